@@ -1,0 +1,46 @@
+"""Strandscope: a measuring instrument for trained networks.
+
+The front door. Names are looked up when first used, so that `import strandscope` costs nothing until something is measured.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load": ".subject.load",
+    "Subject": ".subject.subject",
+    "Site": ".subject.site",
+    "selfcheck": ".subject.selfcheck",
+    "Examples": ".capture.examples",
+    "concept": ".capture.examples",
+    "capture": ".capture.record",
+    "Activations": ".capture.record",
+    "Reading": ".reading",
+}
+
+__all__ = ["__version__", *_WHERE]
+
+if TYPE_CHECKING:
+    from .capture.examples import Examples as Examples
+    from .capture.examples import concept as concept
+    from .capture.record import Activations as Activations
+    from .capture.record import capture as capture
+    from .reading import Reading as Reading
+    from .subject.load import load as load
+    from .subject.selfcheck import selfcheck as selfcheck
+    from .subject.site import Site as Site
+    from .subject.subject import Subject as Subject
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'strandscope' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

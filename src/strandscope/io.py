@@ -1,0 +1,133 @@
+"""Files, read with line numbers and written whole or not at all.
+
+A write goes to a temporary file beside its target and is renamed over it, so a full disk or an interrupt leaves the old file or
+none. Tensors are safetensors with a JSON manifest in the header; nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .errors import InputError, MissingError
+
+MANIFEST = "strandscope"  # the key of our JSON in a safetensors header
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        raise _cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+
+
+def _cannot_write(target: Path, error: Exception) -> MissingError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    why = "the disk is full; free some room" if full else f"{getattr(error, 'strerror', None) or error}; choose another place"
+    return MissingError(f"cannot write {target}: {why} and run the same command again (nothing was left half-written)")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Strict JSON: a NaN or an infinity is our bug and raises."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """UTF-8 text (a leading byte-order mark is dropped), or one sentence that says what is wrong with the file."""
+    source = Path(path)
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError:
+        raise MissingError(f"{source}: there is no such file; check the path") from None
+    except OSError as error:
+        raise MissingError(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{source.name}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert it, for example with iconv -t UTF-8"
+        ) from None
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) for every line that is not blank."""
+    name = Path(path).name
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{name}:{number}: not JSON ({error.msg} at column {error.colno}); each line holds one object") from None
+        if not isinstance(row, dict):
+            raise InputError(f'{name}:{number}: got a JSON {type(row).__name__}, wanted an object such as {{"text": …, "label": …}}')
+        yield number, row
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], manifest: Mapping[str, Any]) -> None:
+    header = {MANIFEST: json.dumps(manifest, ensure_ascii=False, allow_nan=False, sort_keys=True)}
+    with atomic(path) as temporary:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(temporary), metadata=header)
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and our manifest of a file that `save_tensors` wrote."""
+    source = Path(path)
+    if not source.is_file():
+        raise MissingError(f"{source}: there is no such file; check the path")
+    try:
+        with safe_open(str(source), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{source.name}: not a whole safetensors file ({error}); copy or make it again") from None
+    if MANIFEST not in metadata:
+        raise InputError(f"{source.name}: a safetensors file without a Strandscope manifest; wanted one that Strandscope saved")
+    try:
+        return tensors, json.loads(metadata[MANIFEST])
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source.name}: its manifest is not JSON ({error.msg}); copy or make it again") from None
+
+
+def cache_folder() -> Path:
+    """The user's cache: $STRANDSCOPE_CACHE, or $XDG_CACHE_HOME/strandscope, or ~/.cache/strandscope."""
+    named = os.environ.get("STRANDSCOPE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "strandscope"

@@ -1,0 +1,1 @@
+"""Numbers with their uncertainty, from arrays: no network is known here."""

@@ -1,0 +1,76 @@
+"""Folds over groups, and permutations of labels that respect groups.
+
+A group is what would be drawn again if the data were collected again (a topic, a template, a person). It is never split between
+training and evidence, and labels are exchanged only where the null says they are exchangeable.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+Ints = NDArray[np.int64]
+
+
+def group_folds(labels: Ints, groups: Ints, folds: int, generator: np.random.Generator) -> Ints:
+    """Fold number of every row: whole groups, folds alike in the rows they hold of each class.
+
+    Greedy: groups in random order, those with the most rows first, each to the fold that it leaves best balanced. Every fold holds
+    every class, or it raises.
+    """
+    classes = int(labels.max()) + 1
+    names, group_of = np.unique(groups, return_inverse=True)
+    if len(names) < folds:
+        raise InputError(f"groups: got {len(names)}, wanted at least one per fold ({folds}); add groups or use fewer folds")
+    counts = np.zeros((len(names), classes))
+    np.add.at(counts, (group_of, labels), 1)
+    order = generator.permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    held = np.zeros((folds, classes))
+    share = counts.sum(0)
+    fold_of = np.empty(len(names), dtype=np.int64)
+    for group in order:
+        after = (held[None] + np.eye(folds)[:, :, None] * counts[group]) / share  # (candidate, fold, class)
+        cost = (after**2).sum((1, 2))
+        best = np.flatnonzero(cost <= cost.min() + 1e-12)
+        fold_of[group] = best[generator.integers(len(best))]
+        held[fold_of[group]] += counts[group]
+    if (held == 0).any():
+        fold, kind = np.argwhere(held == 0)[0]
+        raise InputError(
+            f"groups: fold {fold + 1} of {folds} would hold no row of class {kind}; the class sits in too few groups; "
+            "add groups that hold it or use fewer folds"
+        )
+    return fold_of[group_of]
+
+
+def permuted_labels(labels: Ints, groups: Ints, draws: int, generator: np.random.Generator) -> Ints:
+    """(draws, rows): labels shuffled within every group that mixes them; groups of one label exchange their labels whole."""
+    result = np.repeat(labels[None], draws, axis=0)
+    whole: list[Ints] = []
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        if len(np.unique(labels[rows])) > 1:
+            keys = generator.random((draws, len(rows)))
+            result[:, rows] = labels[rows][np.argsort(keys, axis=1)]
+        else:
+            whole.append(rows)
+    if whole:
+        values = np.array([labels[rows[0]] for rows in whole])
+        shuffled = values[np.argsort(generator.random((draws, len(whole))), axis=1)]
+        for column, rows in enumerate(whole):
+            result[:, rows] = shuffled[:, column : column + 1]
+    return result
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given (family-wise error, any dependence)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted.tolist()

@@ -1,0 +1,188 @@
+"""Nested selection and cross-fitted evidence for many label vectors at once.
+
+Outer folds give the evidence: every group is scored once, by a model that never saw it. Inside each outer training set, inner folds choose
+everything that is chosen: for each site its method, then how many of the best sites are averaged. A permuted label vector goes through all
+of it, so the null is the null of the whole procedure, selection included. Column 0 of the labels is the truth, the others permutations.
+
+What `Evidence` does not hold is a model: the saved strand is refitted on all rows by `choose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..statistics.resample import group_folds
+from .linear import Method, grams, scores
+
+Ints = NDArray[np.int64]
+SIZES = (1, 2, 4, 8)  # numbers of sites that may be averaged
+INNER_FOLDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What cross-validation chose for one label vector: sites from best to worst with their methods, and how many are averaged."""
+
+    sites: tuple[int, ...]
+    methods: tuple[int, ...]
+    size: int
+    auroc: tuple[float, ...]  # inner AUROC of each of `sites`
+    combined: float  # inner AUROC of the average
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Cross-fitted scores: (rows, columns, classes); column 0 is the truth; classes is 1 for two classes."""
+
+    folds: Ints
+    combined: Tensor  # sites averaged, their number chosen inside
+    single: Tensor  # the best site alone
+    by_site: Tensor  # (sites, rows, columns, classes), each site with its own best method
+    choices: tuple[Choice, ...]  # per outer fold, for the truth
+
+
+Report = Callable[[int, int], None]
+
+
+def targets(labels: Ints, classes: int) -> Tensor:
+    """(rows, columns·k) of 0 and 1 from label columns (columns, rows); k is 1 for two classes, else one column a class."""
+    codes = torch.as_tensor(labels.T.copy())
+    if classes == 2:
+        return codes.double()
+    return torch.stack([codes == k for k in range(classes)], dim=-1).double().flatten(1)
+
+
+def fold_aurocs(values: Tensor, truth: Tensor) -> Tensor:
+    """AUROC over the last axis but one: values (…, rows, columns), truth (rows, columns) of 0 and 1. NaN where a class is missing.
+
+    For choosing among configurations; exact ties keep the order of the rows.
+    """
+    rows = values.shape[-2]
+    order = values.transpose(-1, -2).argsort(dim=-1)  # (…, columns, rows)
+    sorted_truth = truth.T.expand(order.shape).gather(-1, order)
+    positives = truth.sum(0)
+    ranks = torch.arange(1, rows + 1, dtype=truth.dtype)
+    return (sorted_truth @ ranks - positives * (positives + 1) / 2) / (positives * (rows - positives))
+
+
+def _select(inner: Tensor, folds: Ints, truth: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From inner scores (sites, methods, rows, columns·k): best method per site (sites, P), site order (sites, P), size index (P), AUROC (sites, P)."""
+    k = 1 if classes == 2 else classes
+    parts = [torch.as_tensor(np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
+
+    def mean_auroc(values: Tensor) -> Tensor:
+        found = torch.stack([fold_aurocs(values[..., part, :], truth[part]) for part in parts])
+        return torch.nan_to_num(found.nanmean(0).unflatten(-1, (-1, k)).nanmean(-1), nan=0.5)
+
+    auroc = mean_auroc(inner)  # (sites, methods, P)
+    best, method = auroc.max(1)  # (sites, P)
+    order = best.argsort(dim=0, descending=True, stable=True)
+    averages = _averages(_pick(inner, method, k), order, k)
+    size = torch.stack([mean_auroc(average) for average in averages]).argmax(0)  # first of equals: the fewer sites
+    return method, order, size, best
+
+
+def _pick(values: Tensor, method: Tensor, k: int) -> Tensor:
+    """(sites, rows, P·k) of values (sites, methods, rows, P·k) at each site's and column's own method."""
+    index = method.repeat_interleave(k, dim=1)[:, None, None, :].expand(-1, 1, values.shape[2], -1)
+    return values.gather(1, index)[:, 0]
+
+
+def _averages(picked: Tensor, order: Tensor, k: int) -> list[Tensor]:
+    """Mean of the best 1, 2, 4, 8 sites' scores, each (rows, P·k)."""
+    most = min(SIZES[-1], picked.shape[0])
+    index = order[:most].repeat_interleave(k, dim=1)[:, None, :].expand(-1, picked.shape[1], -1)
+    running = picked.gather(0, index).cumsum(0)
+    return [running[size - 1] / size for size in SIZES if size <= most]
+
+
+def _fold_scores(
+    states: Sequence[Tensor], methods: Sequence[Method], outer: Ints, inner: Ints, columns: Tensor, report: Report | None = None
+) -> tuple[Tensor, Tensor]:
+    """Inner held-out scores (sites, methods, train rows, columns) and outer ones (sites, methods, new rows, columns).
+
+    Both are divided by the root mean square of the inner ones, so that sites and methods can be averaged.
+    """
+    train, new = torch.as_tensor(np.flatnonzero(outer == 0)), torch.as_tensor(np.flatnonzero(outer == 1))
+    inside = torch.empty(len(states), len(methods), len(train), columns.shape[1])
+    outside = torch.empty(len(states), len(methods), len(new), columns.shape[1])
+    for site, rows in enumerate(states):
+        gram = {name: matrix.double() for name, matrix in grams(rows, train).items()}
+        for m, method in enumerate(methods):
+            for fold in np.unique(inner):
+                held, kept = (torch.as_tensor(np.flatnonzero(chosen)) for chosen in (inner == fold, inner != fold))
+                inside[site, m, held] = scores(method, gram, train[kept], train[held], columns, rows.shape[1]).float()
+            if len(new):
+                outside[site, m] = scores(method, gram, train, new, columns, rows.shape[1]).float()
+        if report:
+            report(site + 1, len(states))
+    scale = inside.square().mean(2, keepdim=True).sqrt().clamp_min(1e-30)
+    return inside / scale, outside / scale
+
+
+def nested_evidence(
+    states: Sequence[Tensor],
+    labels: Ints,
+    groups: Ints,
+    classes: int,
+    methods: Sequence[Method],
+    folds: int,
+    generator: np.random.Generator,
+    report: Report | None = None,
+) -> Evidence:
+    """Cross-fitted scores of the whole procedure for each row of `labels` (columns, rows).
+
+    Args:
+        states: one (rows, d) float tensor a site.
+        labels: class codes; row 0 the truth, the others permutations of it.
+        report: called with (steps done, steps in all).
+    """
+    k = 1 if classes == 2 else classes
+    truth = targets(labels, classes)
+    outer_folds = group_folds(labels[0], groups, folds, generator)
+    rows, count = labels.shape[1], labels.shape[0]
+    combined, single = torch.empty(rows, count * k), torch.empty(rows, count * k)
+    by_site = torch.empty(len(states), rows, count * k)
+    choices = []
+    for fold in range(folds):
+        held = outer_folds == fold
+        inner_folds = group_folds(labels[0][~held], groups[~held], INNER_FOLDS, generator)
+        step = (lambda done, of, fold=fold: report(fold * of + done, folds * of)) if report else None
+        inside, outside = _fold_scores(states, methods, held.astype(np.int64), inner_folds, truth, step)
+        method, order, size, best = _select(inside, inner_folds, truth[torch.as_tensor(~held)].float(), classes)
+        picked = _pick(outside, method, k)
+        averages = torch.stack(_averages(picked, order, k))  # (sizes, rows, P·k)
+        chosen = size.repeat_interleave(k)[None, None, :].expand(1, averages.shape[1], -1)
+        index = torch.as_tensor(np.flatnonzero(held))
+        by_site[:, index], single[index], combined[index] = picked, averages[0], averages.gather(0, chosen)[0]
+        choices.append(_choice(method, order, size, best))
+    shape = (count, k)
+    return Evidence(outer_folds, combined.unflatten(-1, shape), single.unflatten(-1, shape), by_site.unflatten(-1, shape), tuple(choices))
+
+
+def choose(
+    states: Sequence[Tensor], labels: Ints, groups: Ints, classes: int, methods: Sequence[Method], folds: int, generator: np.random.Generator
+) -> Choice:
+    """The procedure's choice on all rows: which sites, by which methods, how many averaged. For the strand that is saved."""
+    truth = targets(labels[None], classes)
+    inner_folds = group_folds(labels, groups, folds, generator)
+    inside, _ = _fold_scores(states, methods, np.zeros(len(labels), dtype=np.int64), inner_folds, truth)
+    method, order, size, best = _select(inside, inner_folds, truth.float(), classes)
+    return _choice(method, order, size, best)
+
+
+def _choice(method: Tensor, order: Tensor, size: Tensor, best: Tensor) -> Choice:
+    ranked = [int(site) for site in order[:, 0]]
+    return Choice(
+        tuple(ranked),
+        tuple(int(method[site, 0]) for site in ranked),
+        SIZES[int(size[0])],
+        tuple(float(best[site, 0]) for site in ranked),
+        float("nan"),
+    )

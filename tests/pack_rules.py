@@ -1,0 +1,177 @@
+"""What a concept pack must be: written row by row, balanced, and not solvable by looking at length.
+
+Every rule raises with the rows that break it, so that the author of a pack sees at once what to rewrite.
+Run `python tests/pack_rules.py NAME` to check one pack while writing it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+CONCEPTS = Path(__file__).parents[1] / "src/strandscope/concepts"
+SPANISH_STOP_WORDS = frozenset(
+    "a al ante aquel aquella así aunque bajo bien cada casi como con cómo cual cuál cuando cuándo cuánto cuántos cuánta "
+    "de del desde donde dónde el él ella ellas ellos en entre era es esa ese eso esta está están este esto estos estas "
+    "fue ha haber había hace hacer hacia hasta hay la las le les lo los más me mi mis mucho muy nada ni no nos nuestra "
+    "nuestro o os otra otro para pero poco por porque puede puedes puedo qué que quién se sea ser si sí siempre sin sobre "
+    "solo son soy su sus también tan te tengo tiene tienen todo todos tu tú tus un una uno unos unas usted ya yo debo "
+    "debería hago haces podría quiero necesito mejor vez cosas".split()
+)
+STOP_WORDS = ENGLISH_STOP_WORDS | SPANISH_STOP_WORDS
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
+
+
+def text_of(row: dict) -> str:
+    return row["text"] if "text" in row else "\n".join(message["content"] for message in row["messages"])
+
+
+def load_rows(name: str) -> list[dict]:
+    lines = (CONCEPTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def words(text: str) -> list[str]:
+    return [word.lower().replace("’", "'") for word in WORD.findall(text)]
+
+
+def content_words(text: str) -> frozenset[str]:
+    return frozenset(word for word in words(text) if word not in STOP_WORDS and len(word) > 2)
+
+
+def skeleton(text: str) -> str:
+    """The sentence with every run of content words blanked: two fillings of one template share it."""
+    blanked = ["_" if word not in STOP_WORDS else word for word in words(text)]
+    return " ".join(w for i, w in enumerate(blanked) if w != "_" or i == 0 or blanked[i - 1] != "_")
+
+
+def are_pair(a: dict, b: dict) -> bool:
+    return "pair" in a and a.get("pair") == b.get("pair")
+
+
+def check_shape(rows: list[dict], *, least_rows: int = 240, least_groups: int = 24) -> None:
+    if len(rows) < least_rows:
+        raise AssertionError(f"{len(rows)} rows, wanted at least {least_rows}")
+    if len({row["id"] for row in rows}) != len(rows):
+        raise AssertionError("ids repeat")
+    if len({"text" in row for row in rows}) != 1:
+        raise AssertionError("raw text and chat are mixed in one pack")
+    by_group: dict[str, Counter] = defaultdict(Counter)
+    for row in rows:
+        by_group[row["group"]][row["label"]] += 1
+    if len(by_group) < least_groups:
+        raise AssertionError(f"{len(by_group)} groups, wanted at least {least_groups}")
+    lopsided = {group: dict(count) for group, count in by_group.items() if count[0] != count[1]}
+    if lopsided:
+        raise AssertionError(f"not balanced inside these groups: {lopsided}")
+
+
+def check_no_template(rows: list[dict], most: int = 10) -> None:
+    for what, key in (
+        ("opening of three words", lambda row: " ".join(words(text_of(row))[:3])),
+        ("skeleton of function words", lambda row: skeleton(text_of(row))),
+        ("ending of three words", lambda row: " ".join(words(text_of(row))[-3:])),
+    ):
+        for shape, count in Counter(map(key, rows)).most_common(1):
+            if count > most:
+                raise AssertionError(f"{count} rows share one {what} {shape!r}, at most {most} may")
+
+
+def check_no_overlap(rows: list[dict]) -> None:
+    """No two rows share over half of the smaller one's content words, unless they are a declared pair."""
+    sets = [content_words(text_of(row)) for row in rows]
+    thin = [row["id"] for row, held in zip(rows, sets, strict=True) if len(held) < 3]
+    if thin:
+        raise AssertionError(f"fewer than 3 content words in {thin}")
+    clashes = [
+        f"{a['id']} {text_of(a)!r} ~ {b['id']} {text_of(b)!r} share {sorted(sets[i] & sets[j])}"
+        for (i, a), (j, b) in combinations(enumerate(rows), 2)
+        if not are_pair(a, b) and len(sets[i] & sets[j]) > 0.5 * min(len(sets[i]), len(sets[j]))
+    ]
+    if clashes:
+        raise AssertionError(f"{len(clashes)} pairs of rows share over half of their content words:\n" + "\n".join(clashes[:40]))
+
+
+def check_no_near_duplicate(rows: list[dict], most: float = 0.6) -> None:
+    texts = [text_of(row) for row in rows]
+    similarity = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
+    cosine = (similarity @ similarity.T).toarray()
+    close = [
+        f"{rows[i]['id']} ~ {rows[j]['id']}: {cosine[i, j]:.2f}"
+        for i, j in combinations(range(len(rows)), 2)
+        if cosine[i, j] > most and not are_pair(rows[i], rows[j])
+    ]
+    if close:
+        raise AssertionError(f"near duplicates (cosine over {most}): {close[:20]}")
+
+
+@cache
+def smollm2_tokenizer():
+    import strandscope as ss  # the pack's own tokenizer: lengths are those the model sees
+
+    return ss.load("smollm2").tokenizer
+
+
+def length_auroc(rows: list[dict], unit: str) -> float:
+    labels = [row["label"] for row in rows]
+    if unit == "characters":
+        lengths = [len(text_of(row)) for row in rows]
+    else:
+        lengths = [len(ids) for ids in smollm2_tokenizer()([text_of(row) for row in rows])["input_ids"]]
+    return float(roc_auc_score(labels, lengths))
+
+
+def check_length(rows: list[dict], units: tuple[str, ...] = ("characters", "tokens")) -> None:
+    for unit in units:
+        auroc = length_auroc(rows, unit)
+        if not 0.40 <= auroc <= 0.60:
+            raise AssertionError(f"length in {unit} alone tells the label: AUROC {auroc:.3f}, wanted 0.40 to 0.60")
+
+
+def bag_of_words_auroc(rows: list[dict]) -> float:
+    """Leave-topic-out bag of words (word 1- and 2-grams, logistic): mean over topics of the AUROC inside the topic."""
+    texts = np.array([text_of(row) for row in rows])
+    labels = np.array([row["label"] for row in rows])
+    groups = np.array([row["group"] for row in rows])
+    scores = []
+    for group in np.unique(groups):
+        held_out = groups == group
+        vectorizer = CountVectorizer(ngram_range=(1, 2), binary=True).fit(texts[~held_out])
+        model = LogisticRegression(C=1.0, max_iter=2000).fit(vectorizer.transform(texts[~held_out]), labels[~held_out])
+        scores.append(roc_auc_score(labels[held_out], model.decision_function(vectorizer.transform(texts[held_out]))))
+    return float(np.mean(scores))
+
+
+def main(name: str) -> int:
+    rows, failed = load_rows(name), False
+    if name == "neutral":
+        checks = [check_no_template, check_no_overlap, check_no_near_duplicate]
+        if len(rows) < 300:
+            print(f"FAIL {len(rows)} rows, wanted 300")
+    else:
+        checks = [check_shape, check_no_template, check_no_overlap, check_no_near_duplicate, check_length]
+    for check in checks:
+        try:
+            check(rows)
+            print(f"ok   {check.__name__}")
+        except AssertionError as error:
+            failed = True
+            print(f"FAIL {check.__name__}: {error}")
+    if name != "neutral":
+        print(f"length AUROC {length_auroc(rows, 'characters'):.3f} (characters), {length_auroc(rows, 'tokens'):.3f} (tokens)")
+        print(f"leave-topic-out bag-of-words AUROC {bag_of_words_auroc(rows):.3f}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
