@@ -3,13 +3,13 @@
     with attach(subject, reads={site: look}, edits={site: [(edit, Scope())]}) as attached:
         subject.module(**batch)
 
-Promises: every hook is gone when the block is left, whatever is raised inside; attached but idle, the network computes what it did
-before, bit for bit; an edit changes the states that its scope names and no others. States are handed over as (rows, positions, d)
-whatever the network's own layout; a network without positions has one.
+Promises: every hook is gone when the block is left, whatever is raised inside; attached but idle, the network computes what it
+did before, bit for bit; an edit changes the states that its scope names and no others. States are handed over as (rows,
+positions, d) whatever the network's own layout; a network without positions has one.
 
-`Edit`s are pure functions h -> h' evaluated in the dtype of the site. A read at an edited site sees the state after the edit, also where
-the edit was attached by an enclosing block. `output_hidden_states` of transformers records through hooks of its own, which may come
-first and then show the state before the edit: read through `attach`.
+`Edit`s are pure functions h -> h' evaluated in the dtype of the site. A read at an edited site sees the state after the edit,
+also where the edit was attached by an enclosing block. `output_hidden_states` of transformers records through hooks of its own,
+which may come first and then show the state before the edit: read through `attach`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ if TYPE_CHECKING:
 class Moment:
     """Which rows and positions the states in hand belong to, in the forward pass that is running.
 
-    `content` (rows, positions) is False on padding; None where the network has no mask. `start` is the number of positions that the
-    cache already held, padding included; 0 in the prompt's pass. `before` (rows) counts the content positions among them; where a
-    decoded step comes without a mask (Mamba), it is what the passes before it counted.
+    `content` (rows, positions) is False on padding; None where the network has no mask. `start` is the number of positions that
+    the cache already held, padding included; 0 in the prompt's pass. `before` (rows) counts the content positions among them;
+    where a decoded step comes without a mask (Mamba), it is what the passes before it counted (`seen`). `counted` is False where
+    nobody has counted.
     """
 
     content: Tensor | None = None
     start: int = 0
     before: Tensor | None = None
     seen: Tensor | None = None
+    counted: bool = True
 
     def held(self, state: Tensor) -> Tensor:
         """`content` for this state, as a mask (rows, positions) that is True wherever there is no padding."""
@@ -53,6 +55,11 @@ class Moment:
 
     def numbers(self, state: Tensor) -> Tensor:
         """The number of each content position in its own row, from 0, counted over prompt and generation; -1 on padding."""
+        if not self.counted:
+            raise InputError(
+                "scope: numbered positions need the length of what the network has already read, which its state does not hold; "
+                "attach before the first pass"
+            )
         held = self.held(state)
         before = self.before if self.before is not None else torch.full((state.shape[0],), self.start)
         counted = held.long().cumsum(1) - 1 + before.to(state.device)[:, None]
@@ -68,8 +75,9 @@ class Moment:
 class Scope:
     """Which states an edit is applied to: `rows` (None: all) and `positions`, never padding.
 
-    "all": every content position, in the prompt and in each decoded step. "last": the last content position of each pass, that is the
-    prompt's last token and then every generated one. A tuple: content positions of the row, counted from 0 over prompt and generation.
+    "all": every content position, in the prompt and in each decoded step. "last": the last content position of each pass, that is
+    the prompt's last token and then every generated one. A tuple: content positions of the row, counted from 0 over prompt and
+    generation.
     """
 
     rows: tuple[int, ...] | None = None
@@ -170,7 +178,7 @@ def watch(module: nn.Module, seen: Seen, paths: Collection[str] | None = None) -
 
 
 def _tell(path: str, seen: Seen) -> Callable[..., None]:
-    def after_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after_module(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         seen(path, args, kwargs, output)
 
     return after_module
@@ -188,12 +196,12 @@ def hooks(module: nn.Module) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
 def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
     """Before each pass, work out which of its positions are content and how many came before it."""
 
-    def before_pass(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_pass(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs.get("inputs_embeds", args[0] if args else None)
         mask, counted = kwargs.get("attention_mask"), moment.seen
-        moment.content, moment.before, moment.seen, moment.start = None, None, None, 0
+        moment.content, moment.before, moment.seen, moment.start, moment.counted = None, None, None, 0, True
         if not subject.anatomy.tokens or not isinstance(tokens, Tensor):
             return
         rows, length = tokens.shape[:2]
@@ -202,17 +210,21 @@ def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
             moment.content, moment.start = held[:, -length:], held.shape[1] - length
             moment.before = held[:, : moment.start].sum(1)
         elif subject.continues(kwargs):
-            moment.start = subject.cached_length(kwargs)
+            length_held = subject.cached_length(kwargs)
+            moment.start = length_held or 0
             moment.before = counted if counted is not None and len(counted) == rows else None
+            moment.counted = moment.before is not None or length_held is not None
         before = torch.full((rows,), moment.start, device=tokens.device) if moment.before is None else moment.before
         here = length if moment.content is None else moment.content.sum(1)
-        moment.seen = before + here
+        moment.seen = before + here if moment.counted else None
 
     return before_pass
 
 
-def _hook(port: Port, read: Read | None, edits: Sequence[tuple[Edit, Scope]], moment: Moment, *, ends: bool) -> Callable[..., Any]:
-    def after_module(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+def _hook(
+    port: Port, read: Read | None, edits: Sequence[tuple[Edit, Scope]], moment: Moment, *, ends: bool
+) -> Callable[..., Any]:
+    def after_module(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         state = port.state(output)
         for edit, scope in edits:
             mask = scope.select(state, moment)

@@ -1,8 +1,9 @@
 """Which network is this? SHA-256 over what decides its numbers: the stored tensors, the tokenizer and the chat template.
 
-Tensors are hashed as stored, before any cast, sorted by name, so neither sharding nor the dtype asked for changes the fingerprint. A
-GGUF file holds all three, so there it is the file's own hash: stable across conversions. Of a module in memory it is the state dict.
-RWKV in transformers rescales its weights in its first pass, so such a module that has run differs from one that has not.
+Tensors are hashed as stored, before any cast, sorted by name, so neither sharding nor the dtype asked for changes the
+fingerprint. A GGUF file holds all three, so there it is the file's own hash: stable across conversions. Of a module in memory
+it is the state dict. RWKV in transformers rescales its weights in its first pass, so such a module that has run differs from
+one that has not.
 
 Hashes of files are remembered in the user's cache by (real path, size, modification time).
 """
@@ -57,7 +58,7 @@ def module_fingerprint(module: nn.Module, tokenizer: Any = None) -> str:
 def tensor_entry(name: str, tensor: Tensor) -> list[Any]:
     """[name, dtype, shape, SHA-256 of the bytes] of a tensor in memory."""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return [name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(data).hexdigest()]
+    return [name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(data.data).hexdigest()]
 
 
 def stored_tensors(path: Path) -> list[list[Any]]:
@@ -67,7 +68,9 @@ def stored_tensors(path: Path) -> list[list[Any]]:
         InputError: the file is cut off or is no safetensors file.
     """
     size = path.stat().st_size
-    broken = InputError(f"{path}: not a whole safetensors file ({size} bytes); it is cut off or damaged, copy or download it again")
+    broken = InputError(
+        f"{path}: not a whole safetensors file ({size} bytes); it is cut off or damaged, copy or download it again"
+    )
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
@@ -82,7 +85,12 @@ def stored_tensors(path: Path) -> list[list[Any]]:
     if size != start + max(ends, default=0):
         raise broken
     return [
-        [name, value["dtype"], value["shape"], _sha(_chunks(path, start + value["data_offsets"][0], start + value["data_offsets"][1]))]
+        [
+            name,
+            value["dtype"],
+            value["shape"],
+            _sha(_chunks(path, start + value["data_offsets"][0], start + value["data_offsets"][1])),
+        ]
         for name, value in sorted(entries.items())
     ]
 

@@ -1,13 +1,14 @@
 """GGUF files, converted once into a folder that transformers loads quickly, kept in the user's cache by the file's SHA-256.
 
-De-quantising takes some 18 s for the embedded model; the folder holds it as fp32 safetensors. It is built in a temporary folder beside
-its place and renamed, so an interrupt leaves nothing half-made.
+De-quantising takes some 18 s for the embedded model; the folder holds it as fp32 safetensors. It is built in a temporary folder
+beside its place and renamed, so an interrupt leaves nothing half-made.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
+import struct
 import tempfile
 from contextlib import redirect_stderr
 from importlib import metadata, util
@@ -50,7 +51,9 @@ def converted(path: Path, fingerprint: str) -> Path:
             _convert(path, made)
             _settle(made, target)
     except OSError as error:
-        raise MissingError(f"cannot keep the converted model in {target.parent}: {error}; free room or set STRANDSCOPE_CACHE") from error
+        raise MissingError(
+            f"cannot keep the converted model in {target.parent}: {error}; free room or set STRANDSCOPE_CACHE"
+        ) from error
     return target
 
 
@@ -70,12 +73,13 @@ def _convert(path: Path, folder: Path) -> None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        except (ValueError, KeyError, IndexError, RuntimeError, OverflowError, OSError, MemoryError) as error:
+        except (struct.error, ValueError, KeyError, IndexError, RuntimeError, OverflowError, OSError, MemoryError) as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise InputError(f"{path}: cannot be read as GGUF ({reason}); it is cut off or of a kind transformers does not know") from error
-        del model.config.quantization_config  # the weights are plain now, and save_pretrained must not think otherwise
-        model.hf_quantizer = None
-        model.is_quantized = False
+            raise InputError(
+                f"{path}: cannot be read as GGUF ({reason}); it is cut off or of a kind transformers does not know"
+            ) from error
+        vars(model.config).pop("quantization_config")  # the weights are plain now, and save_pretrained must not think otherwise
+        vars(model).update(hf_quantizer=None, is_quantized=False)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -1,7 +1,8 @@
 """Where a state lies in what a module returns, and how to put one back.
 
-States are handed over as (rows, positions, d) whatever the module's own layout; a network without positions has one. The module's own
-container, tensor strides included, is kept: a kernel that picks its way by strides must not notice that a state was replaced by its equal.
+States are handed over as (rows, positions, d) whatever the module's own layout; a network without positions has one. The
+module's own container, tensor strides included, is kept: a kernel that picks its way by strides must not notice that a state
+was replaced by its equal.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ..errors import InputError
 Kind = Literal["embed", "resid", "attn", "mlp", "module"]
 _BLOCK = re.compile(r"(resid|attn|mlp):(\d+)")
 _RANGE = re.compile(r"(resid|attn|mlp):(\*|(\d+)-(\d+))")
-_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_PATH = re.compile(r"\w+(\.\w+)*")  # a part may be a number: the entries of lists and sequences are
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from . import lens
 from .anatomy import Anatomy, Port
 from .site import Site, parse_pattern
 
@@ -58,9 +59,8 @@ class Subject:
         found: list[Site] = []
         for part in parts:
             for site in [part] if isinstance(part, Site) else parse_pattern(part, self.blocks):
-                if isinstance(part, str) and "*" in part and site.kind in ("attn", "mlp") and any(self.anatomy.paths(site.kind)):
-                    if self.anatomy.paths(site.kind)[site.index] is None:
-                        continue
+                if part != site and "*" in str(part) and self._lacks(site):
+                    continue
                 self.port(site)
                 found.append(site)
         if not found:
@@ -134,13 +134,23 @@ class Subject:
         if self.tokenizer is None or not self.anatomy.decodes:
             raise InputError(f"{self.name} cannot generate text: it has no {'tokenizer' if self.anatomy.decodes else 'decoder'}")
         text, special = (prompt, True) if isinstance(prompt, str) and not chat else (self._chat(prompt), False)
-        tokens = self.tokenizer(text, return_tensors="pt", add_special_tokens=special, return_token_type_ids=False).to(self.device)
+        tokens = self.tokenizer(text, return_tensors="pt", add_special_tokens=special, return_token_type_ids=False).to(
+            self.device
+        )
         if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token_id is not None:
             options.setdefault("pad_token_id", self.tokenizer.eos_token_id)
         with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             made = self.module.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=do_sample, **options)  # type: ignore[operator]
         return str(self.tokenizer.decode(made[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    def token_states(self, row: str | Messages, site: str | Site) -> tuple[list[str], Tensor]:
+        """The tokens of a text or chat and their states (tokens, d) at a site, in fp32."""
+        return lens.token_states(self, row, site)
+
+    def vocabulary_effects(self, directions: Tensor) -> tuple[list[str], Tensor] | None:
+        """Tokens and the first-order change (vocabulary, k) of logits along directions (d, k); None if no head has that width."""
+        return lens.vocabulary_effects(self, directions)
 
     def _chat(self, prompt: str | Messages) -> str:
         return self.render([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
@@ -155,11 +165,16 @@ class Subject:
         module = self.module.get_submodule(path)
         return Port(site, module, path, place.width, place.order, place.slot, place.layout)
 
+    def _lacks(self, site: Site) -> bool:
+        """Whether this block alone lacks a mixer that others have."""
+        paths = self.anatomy.paths(site.kind) if site.kind in ("attn", "mlp") else ()
+        return any(paths) and paths[site.index] is None
+
     def _path(self, site: Site) -> str:
         if site.kind == "module":
             if site.path not in self.anatomy.modules:
-                near = difflib.get_close_matches(site.path, list(self.anatomy.modules), n=3)
-                raise InputError(f"site {site}: {self.name} has no module of that path; {f'near it: {", ".join(near)}' if near else ''}")
+                near = ", ".join(difflib.get_close_matches(site.path, list(self.anatomy.modules), n=3, cutoff=0.3))
+                raise InputError(f"site {site}: {self.name} has no module of that path; the nearest are {near or 'none'}")
             return site.path
         paths = self.anatomy.paths(site.kind)
         index = 0 if site.kind == "embed" else site.index
@@ -173,13 +188,16 @@ class Subject:
         for kind in ("embed", "resid", "attn", "mlp"):
             held = [index for index, path in enumerate(self.anatomy.paths(kind)) if path is not None]
             if held:
-                kinds.append("embed" if kind == "embed" else f"{kind}:{held[0]} to {kind}:{held[-1]}" if held[1:] else f"{kind}:{held[0]}")
+                kinds.append(
+                    "embed" if kind == "embed" else f"{kind}:{held[0]} to {kind}:{held[-1]}" if held[1:] else f"{kind}:{held[0]}"
+                )
         return f"there are {', '.join([*kinds, 'module:PATH'])}"
 
     def __str__(self) -> str:
         kinds = " ".join(kind for kind in ("embed", "resid", "attn", "mlp") if any(self.anatomy.paths(kind)))
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.name}: {self.anatomy.family}, {self.blocks} blocks, d {self.d}, {dtype} on {self.device}, sites {kinds}, {self.fingerprint[:12]}"
+        size = f"{self.blocks} blocks, d {self.d}, {dtype} on {self.device}"
+        return f"{self.name}: {self.anatomy.family}, {size}, sites {kinds}, {self.fingerprint[:12]}"
 
     __repr__ = __str__
 

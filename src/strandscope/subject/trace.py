@@ -100,7 +100,7 @@ def _calls(modules: dict[str, nn.Module], raw: dict[str, list[Any]], rows: int, 
 
 
 def _layout(module: nn.Module, state: Tensor, args: tuple[Any, ...], last_axis: set[int]) -> Layout:
-    """Of a 4-D output: channels first, unless the module is a Linear or normalises the last axis, or has no weights and follows one."""
+    """Of a 4-D output: channels first, unless a Linear's, or normalised along the last axis, or of a weightless one after."""
     if state.dim() < 4:
         return "rows positions d" if state.dim() == 3 else "rows d"
     plain = next(module.parameters(), None) is None
@@ -111,7 +111,7 @@ def _layout(module: nn.Module, state: Tensor, args: tuple[Any, ...], last_axis: 
 
 
 def _centred(norm: nn.LayerNorm, state: Tensor) -> bool:
-    """Whether a LayerNorm's output is centred along its last axis, rather than along axis 1 as a channels-first wrapper makes it."""
+    """Whether a LayerNorm's output is centred along its last axis, not along axis 1 as a channels-first wrapper makes it."""
     if state.shape[-1] != norm.weight.shape[0]:
         return False
     if state.shape[1] != norm.weight.shape[0]:
