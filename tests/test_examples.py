@@ -188,6 +188,15 @@ def test_several_files_are_one_set_only_if_their_labels_agree(tmp_path):
     one_sided = write(tmp_path, "d.jsonl", {"text": "x", "label": 1})
     with pytest.raises(InputError, match=r"^d\.jsonl: labels 1 where a\.jsonl has 0, 1"):
         Examples.from_files([first, one_sided])
+    named = [
+        write(tmp_path, name, {"text": "x", "label": 0, "id": "same"}, {"text": "y", "label": 1})
+        for name in ("e.jsonl", "f.jsonl")
+    ]
+    with pytest.raises(InputError, match=r"^f\.jsonl:1: id 'same' is already used at e\.jsonl:1"):
+        Examples.from_files(named)
+    chats = write(tmp_path, "g.jsonl", {"messages": CHAT, "label": 0}, {"messages": CHAT, "label": 1})
+    with pytest.raises(InputError, match=r"^g\.jsonl:1: chat where a\.jsonl:1 is text"):
+        Examples.from_files([first, chats])
 
 
 def test_require_says_what_is_too_few():

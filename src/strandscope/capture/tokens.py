@@ -4,18 +4,16 @@ Raw text is tokenised with the special tokens that the tokenizer adds by default
 template, with its generation prompt when the last message is the user's, and tokenised without adding anything. Tensor rows of a
 language model are token ids already. Nothing is truncated: a row that is longer than the network's context is an error.
 
-Positions: "last" is a row's last token, "all" every one, a pair (start, stop) the slice of the row's tokens as in Python. "mean" is the
-mean over the content: the tokens of the last message for a chat, all but special tokens for raw text, and every token where the
-tokenizer or the template does not tell content from the rest.
+Positions: "last" is a row's last token, "all" every one, a pair (start, stop) the slice of the row's tokens as in Python. "mean"
+is the mean over the content: the tokens of the last message for a chat, all but special tokens for raw text, and every token
+where the tokenizer or the template does not tell content from the rest.
 """
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -44,7 +42,7 @@ class TokenRows:
         """The half-open span of tokens that `positions` names in each row."""
         if positions == "mean":
             return list(self.content)
-        return [_span(positions, len(ids), name) for ids, name in zip(self.ids, self.names, strict=True)]
+        return [span_of(positions, len(ids), name) for ids, name in zip(self.ids, self.names, strict=True)]
 
 
 def check_positions(positions: Positions) -> None:
@@ -88,11 +86,6 @@ def context_length(subject: Subject) -> int | None:
     return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
 
 
-def accepts(module: torch.nn.Module, argument: str) -> bool:
-    """Whether the network's forward pass names this argument."""
-    return argument in inspect.signature(module.forward).parameters
-
-
 def _given(value: Any, name: str) -> list[int]:
     if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point():
         raise InputError(f"row {name}: a tensor row of a language model is a vector of token ids (integers)")
@@ -118,10 +111,12 @@ def _content(text: str, marked: str) -> Span | None:
     return len(before), len(text) - len(after)
 
 
-def _encode(subject: Subject, texts: list[str], wanted: list[Span | None], *, special: bool) -> tuple[list[list[int]], list[Span]]:
+def _encode(
+    subject: Subject, texts: list[str], wanted: list[Span | None], *, special: bool
+) -> tuple[list[list[int]], list[Span]]:
     tokenizer = subject.tokenizer
     assert tokenizer is not None  # checked by the caller
-    offsets = tokenizer.is_fast
+    offsets = bool(tokenizer.is_fast)
     encoded = tokenizer(
         texts, add_special_tokens=special, return_special_tokens_mask=True, return_offsets_mapping=offsets, verbose=False
     )
@@ -142,14 +137,16 @@ def _encode(subject: Subject, texts: list[str], wanted: list[Span | None], *, sp
 def _check_lengths(ids: list[list[int]], examples: Examples, context: int | None) -> None:
     for row, example in zip(ids, examples.rows, strict=True):
         if not row:
-            raise InputError(f"row {example.id} of {examples.name}: no token is left after tokenising; write a text or delete the row")
+            raise InputError(
+                f"row {example.id} of {examples.name}: no token is left after tokenising; write a text or delete the row"
+            )
         if context is not None and len(row) > context:
             raise InputError(
-                f"row {example.id} of {examples.name}: {len(row)} tokens, and the network's context holds {context}; shorten the text"
+                f"row {example.id} of {examples.name}: {len(row)} tokens, and the context holds {context}; shorten the text"
             )
 
 
-def _span(positions: Positions, length: int, name: str) -> Span:
+def span_of(positions: Positions, length: int, name: str) -> Span:
     if positions == "last":
         return length - 1, length
     if positions == "all":

@@ -1,0 +1,84 @@
+"""What the network says next: log-probabilities of the next token after each row, with edits attached if wanted.
+
+Equal to the plain forward pass over each row alone, up to the rounding of batched arithmetic. The head is run at the last
+positions only. Edits act as they would in one pass over the whole row: a shared prefix is run under the same edits, except those
+whose scope is the last position, for the prefix does not hold any row's last token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..subject.attach import Edits, attach
+from ..subject.trace import accepts
+from .passes import Prefix, length_batches, run_prefix
+from .tokens import TokenRows, tokenise
+
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
+    from .examples import Examples
+
+
+def next_token_logprobs(
+    subject: Subject, rows: Examples | TokenRows, edits: Edits | None = None, *, batch_tokens: int | None = None
+) -> Tensor:
+    """Log-probabilities (rows, vocabulary) in fp32, in nats, in the order given.
+
+    Args:
+        rows: examples, or the token rows that `tokenise` made of them (to save doing it again).
+        edits: as for `attach`; the rows of a scope are counted over all of `rows`.
+
+    Raises:
+        InputError: the network predicts no tokens from the left, or a row does not fit.
+    """
+    if not (subject.anatomy.tokens and subject.anatomy.causal and subject.anatomy.head):
+        raise InputError(f"{subject.name}: predicts no next token; name a left-to-right language model")
+    tokens = rows if isinstance(rows, TokenRows) else tokenise(subject, rows)
+    edits = dict(edits or {})
+    scopes = [scope for pairs in edits.values() for _, scope in pairs]
+    one_prefix = all(scope.rows is None for scope in scopes)  # else rows differ already in what they share
+    earlier = {site: [(edit, scope) for edit, scope in pairs if scope.positions != "last"] for site, pairs in edits.items()}
+    result: Tensor | None = None
+    with torch.no_grad():
+        prefix = run_prefix(subject, tokens.ids, edits=earlier) if one_prefix else Prefix()
+        for batch in length_batches(subject, [len(ids) - prefix.length for ids in tokens.ids], batch_tokens):
+            with attach(subject, edits=_for_batch(edits, batch)):
+                logits = _last_logits(subject, prefix, [tokens.ids[row] for row in batch])
+            if result is None:
+                result = torch.empty(len(tokens.ids), logits.shape[-1])
+            result[torch.tensor(batch)] = logits.float().log_softmax(-1).cpu()
+    assert result is not None  # examples are never empty
+    return result
+
+
+def _last_logits(subject: Subject, prefix: Prefix, ids: list[tuple[int, ...]]) -> Tensor:
+    """Logits (rows, vocabulary) at each row's last token. Rows are of similar length, so few positions hold all the last ones."""
+    last = torch.tensor([len(row) - prefix.length - 1 for row in ids])
+    wanted, where = last.unique(return_inverse=True)
+    inputs = prefix.inputs(subject, ids)
+    if accepts(subject.module, "logits_to_keep"):
+        logits = subject.module(**inputs, logits_to_keep=wanted.to(inputs["input_ids"].device)).logits
+        if logits.shape[1] != len(wanted):
+            raise InputError(f"{subject.name}: kept {logits.shape[1]} positions of logits where {len(wanted)} were asked for")
+    else:
+        logits, where = subject.module(**inputs).logits, last
+    return logits[torch.arange(len(ids)), where]
+
+
+def _for_batch(edits: Edits, batch: list[int]) -> Edits:
+    """The same edits with the rows of their scopes counted in this batch."""
+    place = {row: number for number, row in enumerate(batch)}
+    chosen = {}
+    for site, pairs in edits.items():
+        chosen[site] = []
+        for edit, scope in pairs:
+            if scope.rows is None:
+                chosen[site].append((edit, scope))
+            elif rows := tuple(place[row] for row in scope.rows if row in place):
+                chosen[site].append((edit, replace(scope, rows=rows)))
+    return chosen
