@@ -1,11 +1,9 @@
-"""Linear directions in the Gram basis: difference of means, shrunk LDA, ridge, logistic.
+"""Linear directions in a spectral basis: difference of means, shrunk LDA, ridge, logistic.
 
-The first three are linear in the labels. With a label-free penalty λ their scores of new rows are
-
-    scores = K_new,train (K_train + λ I)⁻¹ y,
-
-K the Gram matrix of rows centred (and standardised) on the training rows alone. So one matrix per (site, training set, λ) serves every
-permutation of the labels at once. They differ in λ and in coordinates:
+The first three are linear in the labels. With a label-free penalty λ the fitted values are H y with one smoothing matrix
+H = U diag(e / (e + λ)) Uᵀ + 11ᵀ/n, where Z = U diag(√e) Vᵀ are the training rows, centred (and standardised) by themselves. So one
+decomposition per site and training set serves every penalty, every inner fold (the held-out residual of a block h is
+(I − H_hh)⁻¹ (y − Hy)_h exactly) and every permutation of the labels at once. They differ in λ and in coordinates:
 
     difference of means   λ → ∞ in raw coordinates
     shrunk LDA            λ from the Ledoit–Wolf (2004) shrinkage of the *total* covariance, standardised; with the total covariance the
@@ -17,6 +15,7 @@ permutation of the labels at once. They differ in λ and in coordinates:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,122 +43,164 @@ LOGISTIC = (Method("logistic", 0.01), Method("logistic", 0.1), Method("logistic"
 
 
 @dataclass(frozen=True, slots=True)
-class Coordinates:
-    """Mean and spread of the training rows: what centring and standardising use. Labels never enter."""
+class Training:
+    """Training rows in the basis where every penalised fit is diagonal. No label has entered.
+
+    Raises InputError if the rows hold a NaN or an infinity, or are all the same.
+    """
 
     mean: Tensor  # (d,)
-    spread: Tensor  # (d,), floored where a coordinate is constant
+    spread: Tensor  # (d,) standard deviation, 1 where a coordinate is constant
+    rows: Tensor  # (n, d) centred
+    basis: Tensor  # (n, r) left singular vectors of the standardised rows
+    values: Tensor  # (r,) squared singular values
+    norm: float  # mean squared norm of a standardised row
 
     @classmethod
-    def of(cls, rows: Tensor) -> Coordinates:
-        spread = rows.std(0, correction=0)
-        return cls(rows.mean(0), torch.where(spread > 1e-6 * spread.max().clamp_min(1e-30), spread, 1.0))
+    def of(cls, states: Tensor) -> Training:
+        if not bool(torch.isfinite(states).all()):
+            raise InputError("states: got a NaN or an infinity; look at this site's states, or leave the site out")
+        mean = states.mean(0)
+        rows = states - mean
+        spread = rows.square().mean(0).sqrt()
+        if not bool((spread > 0).any()):
+            raise InputError("states: every row is the same at this site and position; choose another site or position")
+        spread = torch.where(spread > 1e-6 * spread.max(), spread, 1.0)
+        standard = rows / spread
+        n, d = standard.shape
+        if n <= d:
+            values, vectors = torch.linalg.eigh((standard @ standard.T).double())
+            keep = values > values[-1] * 1e-9
+            values, basis = values[keep], vectors[:, keep]
+        else:
+            values, vectors = torch.linalg.eigh((standard.T @ standard).double())
+            keep = values > values[-1] * 1e-9
+            values = values[keep]
+            basis = standard.double() @ vectors[:, keep] / values.sqrt()
+        return cls(mean, spread, rows, basis, values, float(values.sum()) / n)
+
+    def project(self, states: Tensor) -> Tensor:
+        """(new, r): standardised rows in the basis, scaled so that a training row gives its own row of `basis`."""
+        standard = (self.rows / self.spread).double()
+        return ((states - self.mean) / self.spread).double() @ (standard.T @ self.basis / self.values)
+
+    def penalty(self, method: Method) -> float:
+        """λ of a penalised method."""
+        if method.family in ("ridge", "logistic"):
+            return method.strength * self.norm
+        # Ledoit–Wolf: covariance S = ZᵀZ/n shrunk to (1 − a) S + a m I.
+        n, d = self.rows.shape
+        norms = (self.basis**2 @ self.values).square().sum() / n**2
+        m = self.norm / d
+        squared = float((self.values**2).sum()) / n**2
+        a = (float(norms) - squared / n) / max(squared - d * m**2, 1e-30)
+        a = min(max(a, 1e-6), 1 - 1e-6)
+        return n * a * m / (1 - a)
+
+    def weights(self, method: Method, labels: Tensor) -> Tensor:
+        """Direction (d, columns) in raw coordinates: states @ direction orders rows as the method's score does."""
+        if method.family == "difference of means":
+            return (self.rows.T.double() @ (labels - labels.mean(0))) / len(labels)
+        standard = (self.rows / self.spread).double()
+        if method.family == "logistic":
+            theta, _ = logistic(self.basis * self.values.sqrt(), self.values, labels, self.penalty(method))
+            coefficients = theta / self.values.sqrt()[:, None]
+        else:
+            coefficients = (self.basis.T @ (labels - labels.mean(0))) / (self.values + self.penalty(method))[:, None]
+        return standard.T @ (self.basis @ coefficients) / self.spread.double()[:, None]
 
 
-def grams(states: Tensor, train: Tensor) -> dict[str, Tensor]:
-    """Gram matrices (n, n) of all rows, centred on the rows `train`: raw, and standardised by them."""
-    coordinates = Coordinates.of(states[train])
-    centred = states - coordinates.mean
-    standard = centred / coordinates.spread
-    return {"raw": centred @ centred.T, "standard": standard @ standard.T}
+def fit_scores(
+    training: Training, new: Tensor, methods: Sequence[Method], labels: Tensor, parts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Held-out scores inside the training rows and scores of new rows, by every method, for every label column.
 
+    Args:
+        new: states (m, d) that no fit sees; m may be 0.
+        labels: (n, columns) of 0 and 1 for the training rows.
+        parts: index tensors that split the training rows; each part is scored by a fit on the others.
 
-def centred_blocks(gram: Tensor, train: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """(K_train, K_new,train) of a Gram matrix, re-centred on the rows `train`."""
-    inner = gram[train[:, None], train]
-    across = gram[new[:, None], train]
-    column = inner.mean(0)
-    return inner - column - column[:, None] + column.mean(), across - across.mean(1, keepdim=True) - column + column.mean()
-
-
-def penalty(method: Method, inner: Tensor, width: int) -> Tensor:
-    """λ of a method on a centred training Gram matrix (n, n) of rows of so many coordinates."""
-    rows = inner.shape[0]
-    if method.family in ("ridge", "logistic"):
-        return method.strength * inner.diagonal().mean()
-    # Ledoit–Wolf: covariance S = XᵀX/n shrunk to (1 − a) S + a m I, from n×n quantities alone.
-    norms = inner.diagonal()
-    m = norms.sum() / rows / width
-    squared = (inner**2).sum() / rows**2
-    distance = squared / width - m**2
-    noise = ((norms**2).sum() / rows**2 - squared / rows) / width
-    a = (noise / distance).clamp(1e-6, 1 - 1e-6)
-    return rows * a * m / (1 - a)
-
-
-def scores(method: Method, gram: dict[str, Tensor], train: Tensor, new: Tensor, labels: Tensor, width: int) -> Tensor:
-    """Scores (new rows, label columns) of a direction fitted on `train` for every column of `labels` (n, columns) of 0 and 1."""
-    if method.family == "difference of means":
-        _, across = centred_blocks(gram["raw"], train, new)
-        return across @ labels[train]
-    inner, across = centred_blocks(gram["standard"], train, new)
-    if method.family == "logistic":
-        weights, intercept = logistic_weights(inner, labels[train], penalty(method, inner, width))
-        return across @ weights + intercept
-    return smoother(inner, across, penalty(method, inner, width)) @ labels[train]
-
-
-def smoother(inner: Tensor, across: Tensor, lam: Tensor) -> Tensor:
-    """K_new,train (K_train + λ I)⁻¹ (new, train)."""
-    return torch.cholesky_solve(across.T, _factor(inner, lam)).T
-
-
-def _factor(inner: Tensor, lam: Tensor) -> Tensor:
-    regular = inner + lam * torch.eye(inner.shape[0], dtype=inner.dtype)
-    factor, failed = torch.linalg.cholesky_ex(regular)
-    if int(failed):
-        raise TrustError(
-            "a regularised Gram matrix is not positive definite: the states hold infinities, NaN or are constant; "
-            "look at this site's states before measuring on it"
-        )
-    return factor
-
-
-def dual_weights(method: Method, states: Tensor, labels: Tensor) -> Tensor:
-    """Direction (d, columns) in raw coordinates, so that states @ direction orders rows as the method's score does."""
-    everything = torch.arange(states.shape[0])
-    coordinates = Coordinates.of(states)
-    centred = states - coordinates.mean
-    targets = labels - labels.mean(0)
-    if method.family == "difference of means":
-        return centred.T @ targets / states.shape[0]
-    standard = centred / coordinates.spread
-    inner, _ = centred_blocks(standard @ standard.T, everything, everything)
-    lam = penalty(method, inner, states.shape[1])
-    if method.family == "logistic":
-        weights, _ = logistic_weights(inner, labels, lam)
-    else:
-        weights = torch.cholesky_solve(targets, _factor(inner, lam))
-    return standard.T @ weights / coordinates.spread[:, None]
-
-
-def logistic_weights(inner: Tensor, labels: Tensor, lam: Tensor, *, tolerance: float = 1e-6, most: int = 2000) -> tuple[Tensor, Tensor]:
-    """Kernel logistic regression, every label column at once: dual weights (n, columns) and intercepts (columns).
-
-    Minimises Σ log(1 + exp(−s f)) + ½ λ‖w‖² in the Gram matrix's eigenbasis, where Böhning & Lindsay's (1988) bound ¼ on the curvature
-    is diagonal; Nesterov steps with restart on the bound. Raises TrustError if the gradient does not fall to `tolerance` of its start.
+    Returns:
+        (methods, n, columns) and (methods, m, columns).
     """
-    values, basis = torch.linalg.eigh(inner)
-    keep = values > values[-1] * 1e-10
-    if not bool(keep.any()):
-        raise InputError("states: all training rows are the same at this site; nothing can be fitted on them")
-    features = basis[:, keep] * values[keep].sqrt()  # (n, r): rows in the eigenbasis
-    step = 1 / (values[keep] / 4 + lam)[:, None]
+    inside = torch.empty(len(methods), *labels.shape, dtype=torch.float64)
+    outside = torch.empty(len(methods), new.shape[0], labels.shape[1], dtype=torch.float64)
+    across = training.project(new)
+    _fit_penalised(training, across, methods, labels, parts, inside, outside)
+    for index, method in enumerate(methods):
+        if method.family == "difference of means":
+            gram = (training.rows @ training.rows.T).double()
+            for part in parts:
+                kept = labels.clone()
+                kept[part] = 0
+                count = len(labels) - len(part)
+                kept -= kept.sum(0) / count
+                kept[part] = 0
+                inside[index, part] = gram[part] @ kept
+            outside[index] = (new - training.mean).double() @ training.weights(method, labels) * len(labels)
+    _fit_logistic(training, across, methods, labels, parts, inside, outside)
+    return inside, outside
+
+
+def _fit_penalised(training, across, methods, labels, parts, inside, outside) -> None:  # noqa: ANN001
+    """Fill in the methods whose fit is a smoothing matrix: one decomposition, no refit."""
+    chosen = [i for i, method in enumerate(methods) if method.family in ("shrunk LDA", "ridge")]
+    if not chosen:
+        return
+    centre = labels.mean(0)
+    coefficients = training.basis.T @ (labels - centre)  # (r, columns)
+    lam = torch.tensor([training.penalty(methods[i]) for i in chosen], dtype=torch.float64)
+    shrink = training.values / (training.values + lam[:, None])  # (methods, r)
+    shrunk = shrink[..., None] * coefficients
+    outside[chosen] = across @ shrunk
+    residual = labels - centre - training.basis @ shrunk
+    for part in parts:
+        block = training.basis[part]
+        hat = (block * shrink[:, None, :]) @ block.T + 1 / len(labels)
+        inside[torch.tensor(chosen)[:, None], part] = labels[part] - torch.linalg.solve(torch.eye(len(part)).double() - hat, residual[:, part])
+
+
+def _fit_logistic(training, across, methods, labels, parts, inside, outside) -> None:  # noqa: ANN001
+    chosen = [i for i, method in enumerate(methods) if method.family == "logistic"]
+    if not chosen:
+        return
+    root = training.values.sqrt()
+    features, new = training.basis * root, across * root
+    everything = torch.arange(len(labels))
+    for part in parts:
+        kept = everything[~torch.isin(everything, part)]
+        values, rotation = torch.linalg.eigh(features[kept].T @ features[kept])
+        for i in chosen:
+            theta, intercept = logistic(features[kept] @ rotation, values.clamp_min(0), labels[kept], training.penalty(methods[i]))
+            inside[i, part] = features[part] @ rotation @ theta + intercept
+    for i in chosen:
+        theta, intercept = logistic(features, training.values, labels, training.penalty(methods[i]))
+        outside[i] = new @ theta + intercept
+
+
+def logistic(
+    features: Tensor, curvature: Tensor, labels: Tensor, lam: float, *, tolerance: float = 1e-5, most: int = 5000
+) -> tuple[Tensor, Tensor]:
+    """Penalised logistic regression of every label column at once: weights (r, columns) and intercepts (columns).
+
+    Minimises Σ log(1 + exp(−s f)) + ½ λ‖w‖² in a basis where featuresᵀ features = diag(curvature), so that Böhning & Lindsay's (1988)
+    bound ¼ on the curvature is diagonal; Nesterov steps with restart. Raises TrustError if the scaled gradient does not fall to `tolerance` of its start.
+    """
     rows, columns = labels.shape
-    theta = torch.zeros(features.shape[1], columns, dtype=inner.dtype)
-    intercept = torch.zeros(columns, dtype=inner.dtype)
-    ahead, ahead_intercept = theta, intercept
-    momentum, start = 1.0, None
-    for _ in range(most):
+    step = 0.5 / (curvature / 4 + lam)[:, None]  # halved, as is the intercept's: together their curvature is at most the sum of both bounds
+    step_intercept = 0.5 * 4 / rows
+    theta = torch.zeros(features.shape[1], columns, dtype=features.dtype)
+    intercept = torch.zeros(columns, dtype=features.dtype)
+    ahead, ahead_intercept, momentum, start = theta, intercept, 1.0, 0.0
+    for count in range(most):
         residual = torch.sigmoid(features @ ahead + ahead_intercept) - labels
         slope, slope_intercept = features.T @ residual + lam * ahead, residual.sum(0)
-        size = float((slope.square() * step).sum().sqrt() + slope_intercept.abs().max() / rows**0.5)
-        start = size if start is None else start
+        size = float((slope.square() * step).sum() + (slope_intercept.square() * step_intercept).sum()) ** 0.5
+        start = size if count == 0 else start
         if size <= tolerance * max(start, 1e-12):
-            return basis[:, keep] / values[keep].sqrt() @ ahead, ahead_intercept
-        # Intercept and weights together have curvature at most twice the larger bound; halving both steps keeps the bound.
-        new, new_intercept = ahead - step * slope / 2, ahead_intercept - slope_intercept * 2 / rows
-        if float(((ahead - new) * (new - theta)).sum()) > 0:
+            return ahead, ahead_intercept
+        new, new_intercept = ahead - step * slope, ahead_intercept - step_intercept * slope_intercept
+        if float((slope * (new - theta)).sum() + (slope_intercept * (new_intercept - intercept)).sum()) > 0:
             momentum = 1.0
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         pull = (momentum - 1) / following

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..statistics.resample import group_folds
-from .linear import Method, grams, scores
+from .linear import Method, Training, fit_scores
 
 Ints = NDArray[np.int64]
 SIZES = (1, 2, 4, 8)  # numbers of sites that may be averaged
@@ -33,7 +33,6 @@ class Choice:
     methods: tuple[int, ...]
     size: int
     auroc: tuple[float, ...]  # inner AUROC of each of `sites`
-    combined: float  # inner AUROC of the average
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +102,18 @@ def _averages(picked: Tensor, order: Tensor, k: int) -> list[Tensor]:
 
 
 def _fold_scores(
-    states: Sequence[Tensor], methods: Sequence[Method], outer: Ints, inner: Ints, columns: Tensor, report: Report | None = None
+    states: Sequence[Tensor], methods: Sequence[Method], held: Ints, inner: Ints, columns: Tensor, report: Report | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Inner held-out scores (sites, methods, train rows, columns) and outer ones (sites, methods, new rows, columns).
+    """Inner held-out scores (sites, methods, train rows, columns) and outer ones (sites, methods, held rows, columns).
 
     Both are divided by the root mean square of the inner ones, so that sites and methods can be averaged.
     """
-    train, new = torch.as_tensor(np.flatnonzero(outer == 0)), torch.as_tensor(np.flatnonzero(outer == 1))
+    train, new = torch.as_tensor(np.flatnonzero(~held)), torch.as_tensor(np.flatnonzero(held))
+    parts = [torch.as_tensor(np.flatnonzero(inner == fold)) for fold in np.unique(inner)]
     inside = torch.empty(len(states), len(methods), len(train), columns.shape[1])
     outside = torch.empty(len(states), len(methods), len(new), columns.shape[1])
     for site, rows in enumerate(states):
-        gram = {name: matrix.double() for name, matrix in grams(rows, train).items()}
-        for m, method in enumerate(methods):
-            for fold in np.unique(inner):
-                held, kept = (torch.as_tensor(np.flatnonzero(chosen)) for chosen in (inner == fold, inner != fold))
-                inside[site, m, held] = scores(method, gram, train[kept], train[held], columns, rows.shape[1]).float()
-            if len(new):
-                outside[site, m] = scores(method, gram, train, new, columns, rows.shape[1]).float()
+        inside[site], outside[site] = fit_scores(Training.of(rows[train]), rows[new], methods, columns[train], parts)
         if report:
             report(site + 1, len(states))
     scale = inside.square().mean(2, keepdim=True).sqrt().clamp_min(1e-30)
@@ -154,7 +148,7 @@ def nested_evidence(
         held = outer_folds == fold
         inner_folds = group_folds(labels[0][~held], groups[~held], INNER_FOLDS, generator)
         step = (lambda done, of, fold=fold: report(fold * of + done, folds * of)) if report else None
-        inside, outside = _fold_scores(states, methods, held.astype(np.int64), inner_folds, truth, step)
+        inside, outside = _fold_scores(states, methods, held, inner_folds, truth, step)
         method, order, size, best = _select(inside, inner_folds, truth[torch.as_tensor(~held)].float(), classes)
         picked = _pick(outside, method, k)
         averages = torch.stack(_averages(picked, order, k))  # (sizes, rows, P·k)
@@ -172,7 +166,7 @@ def choose(
     """The procedure's choice on all rows: which sites, by which methods, how many averaged. For the strand that is saved."""
     truth = targets(labels[None], classes)
     inner_folds = group_folds(labels, groups, folds, generator)
-    inside, _ = _fold_scores(states, methods, np.zeros(len(labels), dtype=np.int64), inner_folds, truth)
+    inside, _ = _fold_scores(states, methods, np.zeros(len(labels), dtype=bool), inner_folds, truth)
     method, order, size, best = _select(inside, inner_folds, truth.float(), classes)
     return _choice(method, order, size, best)
 
@@ -184,5 +178,4 @@ def _choice(method: Tensor, order: Tensor, size: Tensor, best: Tensor) -> Choice
         tuple(int(method[site, 0]) for site in ranked),
         SIZES[int(size[0])],
         tuple(float(best[site, 0]) for site in ranked),
-        float("nan"),
     )
