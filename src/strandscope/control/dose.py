@@ -1,0 +1,143 @@
+"""The dose of an edit in nats: the scale at which it costs a given mean KL per next token on neutral prompts.
+
+The cost of a scale c is the mean over prompts of KL(p₀ ‖ p_c), p₀ the plain network's distribution of the token after the prompt and p_c
+the one under the edit, applied in exactly the scope in which it will be used. For small c it grows as c² (½c²χ, with the susceptibility
+χ), so the search steps on logarithms inside a bracket that it halves when a step would leave it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from torch import Tensor
+
+from ..capture.examples import neutral_prompts
+from ..capture.predict import next_token_logprobs
+from ..capture.tokens import TokenRows, tokenise
+from ..errors import InputError, TrustError
+from ..provenance import numpy_generator
+from ..reading import Reading
+from ..subject.attach import Scope
+from ..subject.site import Site
+from .edit import Add
+
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
+
+NATS = "nats per next token"
+CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
+MOST = 24  # evaluations before the search gives up
+_LEVEL = 0.95
+
+Applied = Literal["all", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dose:
+    """How far to push for a given cost.
+
+    `scale` counts lengths of the direction (for a strand: distances between its classes); its interval is that of the scale whose mean
+    cost over all such prompts is `target`. `cost` is the mean KL measured at `scale`. Both intervals are clustered by the prompts' topics.
+    """
+
+    site: str
+    positions: str
+    target: float
+    scale: Reading
+    cost: Reading
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Neutral prompts made ready to measure costs on, and what the plain network says after each."""
+
+    subject: Subject
+    tokens: TokenRows
+    topics: NDArray[np.int64]
+    plain: Tensor  # log-probabilities (prompts, vocabulary)
+
+    @classmethod
+    def of(cls, subject: Subject, prompts: int = 300, seed: int = 0) -> Bench:
+        """So many of the project's neutral prompts, whole topics drawn by `seed`, asked as chats."""
+        chosen = neutral_prompts()
+        if prompts < len(chosen):
+            chosen = chosen.limit(prompts, numpy_generator(seed, "dose prompts"))
+        tokens = tokenise(subject, chosen)
+        return cls(subject, tokens, chosen.groups, next_token_logprobs(subject, tokens))
+
+    def costs(self, site: Site, edit: Add, positions: Applied) -> NDArray[np.float64]:
+        """KL(p₀ ‖ p_c) of each prompt, in nats."""
+        edited = next_token_logprobs(self.subject, self.tokens, {site: [(edit, Scope(positions=positions))]})
+        divergence = (self.plain.exp() * (self.plain - edited)).sum(-1)
+        if not bool(torch.isfinite(divergence).all()):
+            raise TrustError(f"the edit at {site} with scale {edit.scale:g} made the network's output NaN or infinite; ask for fewer nats")
+        return divergence.double().clamp_min(0).numpy()
+
+
+def find_dose(
+    bench: Bench, site: str | Site, direction: Tensor, nats: float, *, positions: Applied = "all", report: Callable[[int, int], None] | None = None
+) -> Dose:
+    """The scale at which adding scale · direction (d,) at a site costs `nats` per next token on the bench's prompts.
+
+    Raises:
+        InputError: `nats` is not above 0, or no scale costs so much.
+    """
+    if not (math.isfinite(nats) and nats > 0):
+        raise InputError(f"nats: got {nats}, wanted a cost above 0, such as 0.02")
+    where = Site.parse(site)
+    tried: dict[float, float] = {}
+    low, high, scale = 0.0, math.inf, 0.1
+    for count in range(MOST):
+        costs = bench.costs(where, Add(direction, scale), positions)
+        tried[scale] = cost = float(costs.mean())
+        if report:
+            report(count + 1, MOST)
+        if abs(cost / nats - 1) <= CLOSE:
+            return _dose(bench, where, positions, nats, scale, costs, _slope(tried, scale))
+        low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
+        scale = _next(scale, cost, nats, low, high)
+    reached = max(tried.values())
+    raise InputError(f"nats: got {nats:g}, but pushing at {where} reached {reached:.3g} nats in {MOST} tries; ask for fewer")
+
+
+def _next(scale: float, cost: float, nats: float, low: float, high: float) -> float:
+    """A step as if the cost grew with the square, at most 8-fold, kept inside the bracket of scales known to cost too little or too much."""
+    step = scale * min(8.0, max(1 / 8, math.sqrt(nats / max(cost, nats * 1e-4))))
+    if low < step < high:
+        return step
+    return (low * high) ** 0.5 if low > 0 and math.isfinite(high) else high / 2 if math.isfinite(high) else low * 2
+
+
+def _slope(tried: dict[float, float], scale: float) -> float:
+    """d log cost / d log scale near the scale found, from the nearest other scale tried; 2 if it was the only one."""
+    others = [s for s in tried if s != scale and tried[s] > 0]
+    if not others:
+        return 2.0
+    nearest = min(others, key=lambda s: abs(math.log(s / scale)))
+    return max(0.5, math.log(tried[scale] / tried[nearest]) / math.log(scale / nearest))
+
+
+def _dose(bench: Bench, site: Site, positions: Applied, nats: float, scale: float, costs: NDArray[np.float64], slope: float) -> Dose:
+    mean, reach = float(costs.mean()), _reach(costs, bench.topics)
+    method = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts, edit at {positions} positions; interval by topic"
+    cost = Reading(mean, max(0.0, mean - reach), mean + reach, _LEVEL, len(costs), NATS, None, method)
+    spread = math.exp(reach / mean / slope)
+    far = Reading(scale, scale / spread, scale * spread, _LEVEL, len(costs), "class distances", None, f"search on {method}")
+    return Dose(str(site), positions, nats, far, cost, len(costs))
+
+
+def _reach(costs: NDArray[np.float64], topics: NDArray[np.int64]) -> float:
+    """Half-width of the mean's interval, clustered by topic (t with topics − 1 degrees of freedom)."""
+    _, topic = np.unique(topics, return_inverse=True)
+    count = int(topic.max()) + 1
+    sums = np.bincount(topic, costs - costs.mean(), count)
+    error = math.sqrt(count / (count - 1) * float(sums @ sums)) / len(costs)
+    return float(student.ppf(0.5 + _LEVEL / 2, count - 1)) * error
