@@ -19,17 +19,29 @@ _WHERE = {
     "concept": ".capture.examples",
     "capture": ".capture.record",
     "Activations": ".capture.record",
+    "find": ".strand.find",
+    "Found": ".strand.find",
+    "Strand": ".strand.strand",
     "Reading": ".reading",
+    "audit": ".audit",
+    "Finding": ".report.finding",
+    "Report": ".report.finding",
 }
 
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
+    from .audit import audit as audit
     from .capture.examples import Examples as Examples
     from .capture.examples import concept as concept
     from .capture.record import Activations as Activations
     from .capture.record import capture as capture
     from .reading import Reading as Reading
+    from .report.finding import Finding as Finding
+    from .report.finding import Report as Report
+    from .strand.find import Found as Found
+    from .strand.find import find as find
+    from .strand.strand import Strand as Strand
     from .subject.load import load as load
     from .subject.selfcheck import selfcheck as selfcheck
     from .subject.site import Site as Site

@@ -1,0 +1,171 @@
+"""An audit: which concepts can be read in a network, where, with what certainty, and what a push on one does to its answers.
+
+The order of work is the method. The network's selfcheck is run in full. For each concept the states are captured and everything
+is found, with its evidence, by `find`; only then are the p-values corrected for the number of concepts asked about (Holm).
+Strands of the concepts that were detected are described and pushed on at a stated cost; the texts are shown and not scored.
+Nothing is chosen here.
+
+What it promises: the same seed, data, network and versions give the same figures; a finished stage is kept below `out`, so an
+interrupted audit goes on where it was and says so. `strandscope.audit` is this module and, in the front door, also the verb: the
+import system puts a module's name on its package, over the function of that name. So the module can be called, and means the
+function.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from . import io
+from .errors import TrustError
+from .provenance import versions
+from .report import entries
+from .report.asked import Concept, checked, packs
+from .report.finding import Certificate, ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, as_json
+from .report.kept import Kept
+from .report.markdown import markdown
+from .report.stages import FULL, QUICK, Progress, Stages, permutations_for
+from .report.table import lines
+from .report.verdict import concept_findings, is_detected
+from .statistics.resample import holm
+from .strand.strand import Strand
+from .subject.selfcheck import Check, selfcheck
+from .subject.subject import Subject
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The report, and the strands it speaks of in the order of its concepts."""
+
+    report: Report
+    strands: tuple[Strand, ...]
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """strands/*.safetensors, report.md and, last, report.json: each whole or not at all."""
+        target = Path(folder)
+        for entry, strand in zip(self.report.concepts, self.strands, strict=True):
+            strand.save(target / entry.strand.file)
+        io.write_text(target / "report.md", markdown(self.report))
+        io.write_json(target / "report.json", as_json(self.report))
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self.report))
+
+
+def audit(
+    subject: Subject,
+    concepts: Sequence[Concept] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    steer: bool = True,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Audit:
+    """Ask a network for concepts, with evidence, and push on those that are there.
+
+    Args:
+        concepts: names of packs, .jsonl or .csv files, or Examples; None asks for every pack that the network can take.
+        out: a folder to write the report to; an audit that was interrupted there goes on where it was.
+        quick: two packs unless concepts are named, fewer and shorter texts; the report says so.
+        command: what the reader can run to get this report again.
+
+    Raises:
+        InputError: rows that cannot be used. TrustError: the network fails its selfcheck. MissingError: `out` cannot be written.
+    """
+    names, left_out = packs(subject, quick) if concepts is None else (concepts, "")
+    asked = checked(names)
+    kept = Kept.below(None if out is None else Path(out))
+    stages = Stages(subject, kept, seed, permutations_for(len(asked)), QUICK if quick else FULL, progress)
+    checks = _checked(subject, stages)
+
+    found = [stages.find(one) for one in asked]
+    corrected = holm([_p(measured) for measured, _ in found])
+
+    findings, behind = [], []
+    for one, (measured, strand), p in zip(asked, found, corrected, strict=True):
+        absent = "the concept was not detected" if not is_detected(p) else ""
+        meaning = stages.describe(one, strand, absent)
+        pushed = stages.push(one, strand, absent or ("" if steer else "it was not asked for"))
+        findings += concept_findings(measured, p, len(asked), pushed)
+        behind.append(_behind(measured, meaning, pushed))
+
+    report = Report(
+        subject=entries.subject_entry(subject, checks),
+        certificate=Certificate(
+            status="not measured", reason="the estimators were not calibrated against planted truths in this run"
+        ),
+        findings=tuple(findings),
+        concepts=tuple(behind),
+        provenance=Provenance(
+            versions=versions(),
+            seed=seed,
+            permutations=stages.permutations,
+            command=command,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            mode="quick" if quick else "full",
+            resumed=tuple(kept.taken),
+            limits=_limits(quick, left_out),
+        ),
+    )
+    done = Audit(report, tuple(strand for _, strand in found))
+    if out is not None:
+        done.write(out)
+    return done
+
+
+def _p(measured: Measured) -> float:
+    null = measured.readings.decodable.null
+    assert null is not None and null.p is not None  # an audit always permutes
+    return null.p
+
+
+def _behind(measured: Measured, meaning: Meaning | Unmeasured, pushed: Pushes | Unmeasured) -> ConceptEntry:
+    return ConceptEntry(
+        name=measured.name,
+        data=measured.data,
+        strand=measured.strand,
+        curve=measured.curve,
+        choices=measured.choices,
+        skipped=measured.skipped,
+        meaning=meaning,
+        steering=pushed,
+    )
+
+
+def _checked(subject: Subject, stages: Stages) -> tuple[Check, ...]:
+    """Every line of the selfcheck; a network that fails one is refused."""
+    stages.say("selfcheck", 0, 1)
+    checks = subject.checks if any(check.name == "decoding" for check in subject.checks) else selfcheck(subject, full=True)
+    failed = [check for check in checks if check.status == "failed"]
+    if failed:
+        raise TrustError(f"{subject.name} failed its selfcheck: {failed[0]}; its numbers could not be trusted, so it is refused")
+    stages.say("selfcheck", 1, 1)
+    return checks
+
+
+def _limits(quick: bool, left_out: str) -> tuple[str, ...]:
+    said = [
+        "That a concept can be read off the states does not say that the network uses it.",
+        "The evidence holds for rows and groups such as these; other wordings, languages and lengths were not tried.",
+        "“Not detected” is about this procedure and this many rows; it does not say that the network does not know the concept.",
+        "The effect of a push is shown in texts and not scored; a push in a random direction of the same cost stands beside it.",
+        "States were read at block outputs and at each row's last token only.",
+    ]
+    said += ["This is a quick audit: fewer concepts, prompts and shorter texts than the full one."] if quick else []
+    return tuple([*said, left_out] if left_out else said)
+
+
+class _Verb(ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Audit:
+        return audit(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Verb

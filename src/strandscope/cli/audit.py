@@ -1,0 +1,77 @@
+"""`strandscope audit`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from . import options
+from .progress import note, progress
+
+
+@click.command(short_help="Ask a network for concepts, with evidence, and write a report.")
+@options.model
+@click.option(
+    "--concept",
+    "concepts",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="A pack's name or a .jsonl or .csv file; give it several times.",
+)
+@click.option(
+    "--out", default="audit", show_default=True, metavar="DIR", help="Where report.json, report.md and strands/ are written."
+)
+@options.seed
+@click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
+@click.option("--no-steer", is_flag=True, help="Leave out the texts before and after a push.")
+@options.as_json
+@options.opening
+def audit(
+    model: str, concepts: tuple[str, ...], out: str, seed: int, quick: bool, no_steer: bool, as_json: bool, **opening: Any
+) -> None:
+    """Which concepts can be read in MODEL, where, with what certainty, and what happens when one is pushed on.
+
+    Writes report.json, report.md and strands/*.safetensors to --out and prints the verdicts. Interrupted and started again
+    with the same --out, it goes on where it was.
+
+    \b
+    Examples:
+      strandscope audit smollm2
+      strandscope audit ./my-model --concept harm --concept mine.jsonl --out audit-mine
+    """
+    from ..report.asked import checked
+    from ..report.finding import as_json as plain
+
+    checked(concepts)  # so that a bad file is told before the model is opened
+    subject = options.open_subject(model, **opening, check="none")
+    from ..audit import audit as run
+
+    with progress() as report:
+        done = run(
+            subject,
+            list(concepts) or None,
+            out,
+            seed=seed,
+            quick=quick,
+            steer=not no_steer,
+            progress=report,
+            command=_command(model, concepts, out, seed, quick, no_steer, opening),
+        )
+    if as_json:
+        options.write_json(plain(done.report))
+    else:
+        click.echo(str(done))
+    note(f"\nreport.md, report.json and strands/ are in {out}")
+
+
+def _command(
+    model: str, concepts: tuple[str, ...], out: str, seed: int, quick: bool, no_steer: bool, opening: dict[str, Any]
+) -> str:
+    """The command that gives this report again."""
+    words = ["strandscope", "audit", model, *[word for name in concepts for word in ("--concept", name)], "--out", out]
+    words += ["--seed", str(seed)] + ["--quick"] * quick + ["--no-steer"] * no_steer + ["--offline"] * bool(opening["offline"])
+    for name in ("dtype", "device", "revision"):
+        words += [f"--{name}", opening[name]] if opening[name] not in ("auto", None) else []
+    return shlex.join(words)

@@ -1,0 +1,283 @@
+"""The report as data: findings, each a question with its reading and its verdict, and what stands behind them.
+
+What it promises: a report holds findings and nothing looser; every figure in a finding is a `Reading`, so it has its interval, n,
+unit and method, or says that it was not measured; nothing is a NaN; unknown keys are refused. `schema.json` beside this file
+publishes the shape. Figures are data, never pixels. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ..errors import InputError
+from ..reading import Reading
+
+SCHEMA = "strandscope/report/1"
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(kind: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are checked when it is made, and which takes no others."""
+    return cast("type[T]", dataclass(frozen=True, kw_only=True, config=_STRICT)(kind))
+
+
+@record
+class Finding:
+    """A question, the reading that answers it and the verdict drawn from it. `detail` is a sentence for a person."""
+
+    id: Annotated[str, Field(pattern=r"^.+\.[a-z_]+$")]
+    question: str
+    verdict: str
+    reading: Reading
+    detail: str = ""
+
+
+@record
+class Line:
+    """One line of the subject's selfcheck."""
+
+    name: str
+    status: Literal["passed", "failed", "not applicable"]
+    detail: str
+
+
+@record
+class Anatomy:
+    family: str
+    blocks: int
+    width: int
+    sites: tuple[str, ...]
+
+
+@record
+class SubjectEntry:
+    name: str
+    source: dict[str, Any]
+    fingerprint: str
+    dtype: str
+    device: str
+    anatomy: Anatomy
+    selfcheck: tuple[Line, ...]
+
+
+@record
+class Certificate:
+    """Whether the estimators were calibrated against planted truths on this machine."""
+
+    status: Literal["not measured"]
+    reason: str
+
+
+@record
+class Data:
+    """The rows that a concept was looked for in."""
+
+    source: str
+    digest: str
+    rows: int
+    groups: int
+    kind: str
+    counts: dict[str, int]
+    positive: str | None
+    template: dict[str, Any]
+
+
+@record
+class StrandEntry:
+    """The saved strand of the best single site. `file` is relative to the report's folder."""
+
+    file: str
+    line: str
+    site: str
+    position: str
+    rank: int
+    method: str
+    combined: tuple[str, ...]  # the sites that the procedure, fitted on all rows, averages
+
+
+@record
+class Point:
+    site: str
+    reading: Reading
+
+
+@record
+class Curve:
+    """AUROC by site. `band`: under permuted labels the best of all these sites exceeds it in 5 % of cases."""
+
+    points: tuple[Point, ...]
+    band: float | None
+
+
+@record
+class Readings:
+    decodable: Reading
+    best_site: Reading
+    words: Reading
+    length: Reading
+    beyond_words: Reading
+    beyond_length: Reading
+    detectable: Reading
+
+
+@record
+class Measured:
+    """What was measured of one concept, before the correction for the other concepts of the audit."""
+
+    name: str
+    question: str
+    data: Data
+    readings: Readings
+    strand: StrandEntry
+    curve: Curve
+    choices: tuple[str, ...]  # per outer fold, what was chosen inside it
+    skipped: tuple[str, ...]  # sites whose states are the same in every row
+
+
+@record
+class TokenRow:
+    """A row with the coordinate of each of its tokens along the strand, in standard deviations of all tokens shown."""
+
+    id: str
+    text: str
+    label: str
+    score: float
+    why: str
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@record
+class Word:
+    token: str
+    effect: float
+    beyond_null: bool
+
+
+@record
+class Meaning:
+    """What the strand means; `bound` and `vocabulary_bound` are what 95 % of random directions stay within."""
+
+    examples: tuple[TokenRow, ...]
+    bound: float
+    promotes: tuple[Word, ...]
+    suppresses: tuple[Word, ...]
+    vocabulary_bound: float | None
+
+
+@record
+class Push:
+    """One dose: along the strand, against it, or along a random direction. `scale` is in units of the classes' distance."""
+
+    along: str
+    site: str
+    positions: str
+    target: float
+    scale: Reading
+    cost: Reading
+    prompts: int
+
+
+@record
+class Texts:
+    """What the network answers to one prompt, plain and pushed, all at the same nats per next token."""
+
+    prompt: str
+    plain: str
+    toward: str
+    away: str
+    random: tuple[str, ...]
+
+
+@record
+class Pushes:
+    doses: tuple[Push, ...]
+    texts: tuple[Texts, ...]
+
+
+@record
+class Unmeasured:
+    """A part that is left out, and why."""
+
+    status: Literal["not measured"] = "not measured"
+    reason: str
+
+
+@record
+class ConceptEntry:
+    """Everything behind the findings of one concept."""
+
+    name: str
+    data: Data
+    strand: StrandEntry
+    curve: Curve
+    choices: tuple[str, ...]
+    skipped: tuple[str, ...]
+    meaning: Meaning | Unmeasured
+    steering: Pushes | Unmeasured
+
+
+@record
+class Provenance:
+    """Where the figures come from. `resumed` names the stages taken from an earlier, interrupted run of the same audit."""
+
+    versions: dict[str, str]
+    seed: int
+    permutations: int
+    command: str
+    date: str
+    mode: Literal["full", "quick"]
+    resumed: tuple[str, ...]
+    limits: tuple[str, ...]
+
+
+@record
+class Report:
+    schema: Literal["strandscope/report/1"] = SCHEMA
+    subject: SubjectEntry
+    certificate: Certificate
+    findings: tuple[Finding, ...]
+    concepts: tuple[ConceptEntry, ...]
+    provenance: Provenance
+
+    def finding(self, name: str) -> Finding:
+        """The finding called, for example, "harm.decodable"."""
+        for found in self.findings:
+            if found.id == name:
+                return found
+        raise InputError(f"finding {name!r} is not in this report; there are {', '.join(found.id for found in self.findings)}")
+
+
+def as_json(value: Any) -> Any:
+    """A record as plain JSON values, keys in the order of its fields."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def from_json(kind: type, text: str, where: str) -> Any:
+    """A record of this kind from JSON text; InputError names the place that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise InputError(f"{where}: {place}: {first['msg']}; delete the file and measure again") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json, as published in schema.json."""
+    made = TypeAdapter(Report).json_schema(mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA,
+        **{k: v for k, v in made.items() if k != "title"},
+    }
+
+
+def schema_text() -> str:
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

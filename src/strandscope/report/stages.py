@@ -1,0 +1,155 @@
+"""The stages of an audit of one network: each is taken from an earlier run if it is there, and kept when it is done.
+
+What a stage's result depends on is in its key: the network, its dtype and device, the rows, the seed, the settings and the
+versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from ..capture.record import capture
+from ..control.steer import trial
+from ..errors import InputError, TrustError
+from ..provenance import digest, versions
+from ..strand.find import find
+from ..strand.strand import Strand
+from ..subject.subject import Subject
+from . import entries
+from .asked import Asked
+from .finding import Meaning, Measured, Pushes, Unmeasured
+from .kept import Kept
+
+AT, POSITION = "resid:*", "last"
+NATS = 0.3  # of doses tried on SmolLM2 (0.1, 0.3, 1), the one at which texts change and stay fluent
+PROMPTS = (
+    "Tell me about your day.",
+    "What should I keep in mind when I plan a small garden?",
+    "Write a short note to a neighbour who looked after my cat.",
+)
+
+
+def permutations_for(concepts: int) -> int:
+    """200, or more where Holm's correction over so many concepts needs it: the least p times their number stays below .05."""
+    return max(200, 25 * concepts)
+
+
+class Progress(Protocol):
+    """Called as work goes on; with `of` 0 the stage's text is a remark."""
+
+    def __call__(self, stage: str, done: int, of: int, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pushing:
+    """How much is spent on the texts. The evidence for a concept is the same in both forms of an audit."""
+
+    nats: float = NATS
+    prompts: tuple[str, ...] = PROMPTS
+    n_random: int = 1
+    max_new_tokens: int = 40
+    dose_prompts: int = 48
+
+    def arguments(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+FULL = Pushing()
+QUICK = Pushing(prompts=PROMPTS[:1], n_random=1, max_new_tokens=24, dose_prompts=32)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of an audit of one network, each taken from an earlier run if it is there, and kept when it is done."""
+
+    subject: Subject
+    kept: Kept
+    seed: int
+    permutations: int
+    pushing: Pushing
+    progress: Progress | None
+
+    def find(self, asked: Asked) -> tuple[Measured, Strand]:
+        """States at every block, and the concept in them."""
+        key = self._key("find", asked, permutations=self.permutations, at=AT, position=POSITION, source=asked.source)
+        stage, path = f"{asked.name}: find", self.kept.file(key, "strand.safetensors")
+        before = self._before(key, "found", Measured, stage)
+        if before is not None and path is not None:
+            return before, _realigned(Strand.load(path))
+        states = capture(
+            self.subject, asked.examples, AT, POSITION, progress=lambda done, of: self.say(f"{asked.name}: states", done, of)
+        )
+        found = find(
+            states,
+            permutations=self.permutations,
+            seed=self.seed,
+            progress=self._told(asked),
+        )
+        made = entries.measured(found, asked)
+        if path is not None:
+            found.best.save(path)
+            self.kept.put(key, "found", made)
+        return made, found.best
+
+    def describe(self, asked: Asked, strand: Strand, absent: str) -> Meaning | Unmeasured:
+        """What the strand means: held-out rows and vocabulary."""
+        if absent or not strand.shown:
+            return Unmeasured(reason=absent or "its rows are not texts of two classes")
+        key = self._key("describe", asked, permutations=self.permutations)
+        before = self._before(key, "meaning", Meaning, f"{asked.name}: meaning")
+        if before is not None:
+            return before
+        self.say(f"{asked.name}: meaning", 0, 1)
+        made = entries.meaning(strand.describe(self.subject, seed=self.seed), strand)
+        self.kept.put(key, "meaning", made)
+        return made
+
+    def push(self, asked: Asked, strand: Strand, absent: str) -> Pushes | Unmeasured:
+        """Texts before and after a push along the strand, against it and along random directions of the same nats."""
+        absent = absent or _cannot_push(self.subject, asked)
+        if absent:
+            return Unmeasured(reason=absent)
+        key = self._key("push", asked, permutations=self.permutations, pushing=self.pushing.arguments())
+        before = self._before(key, "pushes", Pushes, f"{asked.name}: push")
+        if before is not None:
+            return before
+        try:
+            made = entries.pushes(
+                trial(self.subject, strand, seed=self.seed, progress=self._told(asked), **self.pushing.arguments())
+            )
+        except (InputError, TrustError) as error:  # such as: no scale costs so much; the rest of the audit stands
+            return Unmeasured(reason=str(error))
+        self.kept.put(key, "pushes", made)
+        return made
+
+    def _told(self, asked: Asked) -> Callable[[str, int, int], None]:
+        return lambda name, done, of: self.say(f"{asked.name}: {name}", done, of)
+
+    def say(self, stage: str, done: int, of: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, of)
+
+    def _before(self, key: str, name: str, kind: type, stage: str) -> Any:
+        before = self.kept.get(key, name, kind, stage)
+        if before is not None:
+            self.say(f"{stage}: taken from an earlier run in {self.kept.folder}", 0, 0)
+        return before
+
+    def _key(self, stage: str, asked: Asked, **spec: Any) -> str:
+        network = [self.subject.fingerprint, str(self.subject.dtype), str(self.subject.device)]
+        return digest(stage, network, asked.examples.digest, asked.name, self.seed, spec, versions())
+
+
+def _realigned(strand: Strand) -> Strand:
+    """The strand in memory of its own: tensors read from a file start at odd addresses, where kernels add up in another order."""
+    return replace(strand, **{name: getattr(strand, name).clone() for name in ("basis", "pattern", "spectrum", "offset")})
+
+
+def _cannot_push(subject: Subject, asked: Asked) -> str:
+    if len(asked.examples.classes) > 2:
+        return "with more than two classes there is no one direction to push along"
+    if subject.tokenizer is None or not subject.anatomy.decodes:
+        return "the network generates no text"
+    return "" if subject.tokenizer.chat_template else "its tokenizer has no chat template, in which the neutral prompts are asked"

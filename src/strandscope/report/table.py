@@ -1,0 +1,48 @@
+"""The verdicts of a report as a table: a row a concept, read in ten seconds. The terminal and the page show the same rows."""
+
+from __future__ import annotations
+
+from .finding import Report
+from .text import aligned, visible
+from .verdict import brief
+
+HEADER = ("concept", "verdict", "AUROC", "null", "best site", "beyond the words", "cost of the push")
+
+
+def rows(report: Report) -> list[tuple[str, ...]]:
+    made = []
+    for entry in report.concepts:
+        found = {name: report.finding(f"{entry.name}.{name}") for name in ("decodable", "best_site", "beyond_words", "steer")}
+        decodable, cost = found["decodable"].reading, found["steer"].reading
+        null = (
+            "not measured"
+            if decodable.null is None
+            else f"{decodable.null.value:.2f} [{decodable.null.low:.2f}, {decodable.null.high:.2f}]"
+        )
+        made.append(
+            (
+                entry.name,
+                found["decodable"].verdict,
+                brief(decodable),
+                null,
+                found["best_site"].verdict,
+                brief(found["beyond_words"].reading, signed=True),
+                "not measured" if cost.value is None else f"{cost.value:.2g} nats",
+            )
+        )
+    return made
+
+
+def lines(report: Report) -> list[str]:
+    """For a terminal."""
+    table = aligned([HEADER, *[tuple(visible(cell, lines=False) for cell in row) for row in rows(report)]])
+    return [headline(report), "", *table]
+
+
+def headline(report: Report) -> str:
+    subject = report.subject
+    anatomy = f"{subject.anatomy.family}, {subject.anatomy.blocks} blocks, d {subject.anatomy.width}"
+    about = f"{anatomy}, {subject.dtype} on {subject.device}"
+    passed = sum(line.status == "passed" for line in subject.selfcheck)
+    quick = "; QUICK: fewer concepts and texts" if report.provenance.mode == "quick" else ""
+    return visible(f"{subject.name} ({about}, {subject.fingerprint[:12]}); selfcheck: {passed} lines passed{quick}", lines=False)

@@ -1,0 +1,181 @@
+"""The audit as a whole, on a tiny network: what it finds, that it repeats, resumes and corrects for several concepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import strandscope as ss
+import tiny_audit
+import tiny_chat
+from strandscope.errors import InputError
+from strandscope.report import stages
+from strandscope.report.asked import packs
+from strandscope.report.finding import Pushes, Report, as_json, from_json
+from strandscope.statistics.resample import holm
+
+TOLD = ss.Examples.from_rows(tiny_chat.rows(told=True), name="told")
+NOISE = ss.Examples.from_rows(tiny_chat.rows(told=False, seed=3), name="noise")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> ss.Subject:
+    return ss.load(tiny_chat.save_model(tmp_path_factory.mktemp("model")), check="full")
+
+
+TRIAL = stages.trial
+
+
+@pytest.fixture(autouse=True)
+def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "trial", tiny_audit.trial)
+
+
+def settled(report: Report) -> dict[str, Any]:
+    """The report as JSON without what may differ between two runs: the date and where stages came from."""
+    made = as_json(report)
+    made["provenance"] |= {"date": "", "resumed": []}
+    return made
+
+
+def test_finds_what_is_there_and_says_so_of_what_is_not(subject: ss.Subject, tmp_path: Path) -> None:
+    done = ss.audit(subject, [TOLD, NOISE], tmp_path)
+    verdicts = {one.id: one.verdict for one in done.report.findings}
+    assert (verdicts["told.decodable"], verdicts["noise.decodable"]) == ("detected", "not detected")
+    assert "would have called detected with power 0.8" in done.report.finding("noise.decodable").detail
+    assert verdicts["told.steer"].startswith(f"moved at {stages.NATS} nats") and verdicts["noise.steer"] == "not measured"
+    assert done.report.finding("noise.steer").reading.reason == "the concept was not detected"
+    p = [one.reading.null.p for one in done.report.findings if one.id.endswith(".decodable") and one.reading.null]
+    for corrected, name in zip(holm([float(value or 0) for value in p]), ("told", "noise"), strict=True):
+        assert f"the 2 concepts of this audit {corrected:.2g}" in done.report.finding(f"{name}.decodable").detail
+    assert sorted(path.name for path in (tmp_path / "strands").iterdir()) == ["noise.safetensors", "told.safetensors"]
+    saved = ss.Strand.load(tmp_path / "strands" / "told.safetensors")
+    assert str(saved) == done.report.concepts[0].strand.line
+    read = from_json(Report, (tmp_path / "report.json").read_text(encoding="utf-8"), "report.json")
+    assert read == done.report
+    assert {"passed"} <= {line.status for line in read.subject.selfcheck} and len(read.subject.selfcheck) > 8
+
+
+def test_the_same_audit_gives_the_same_report(subject: ss.Subject) -> None:
+    first, second = (settled(ss.audit(subject, [TOLD], seed=1).report) for _ in range(2))
+    assert first == second
+    assert settled(ss.audit(subject, [TOLD], seed=2).report)["findings"] != first["findings"]
+
+
+def test_an_interrupted_audit_goes_on_where_it_was(subject: ss.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ss.audit(subject, [TOLD, NOISE], seed=5).report
+    search, remarks = stages.find, []
+
+    def once(acts: Any, **options: Any) -> Any:
+        if acts.examples.name == "noise":
+            raise KeyboardInterrupt
+        return search(acts, **options)
+
+    monkeypatch.setattr(stages, "find", once)
+    with pytest.raises(KeyboardInterrupt):
+        ss.audit(subject, [TOLD, NOISE], tmp_path, seed=5)
+    assert not (tmp_path / "report.json").exists() and not (tmp_path / "report.md").exists()
+
+    def only_noise(acts: Any, **options: Any) -> Any:
+        assert acts.examples.name == "noise"  # told is taken from before
+        return search(acts, **options)
+
+    monkeypatch.setattr(stages, "find", only_noise)
+    done = ss.audit(subject, [TOLD, NOISE], tmp_path, seed=5, progress=lambda *call: remarks.append(call))
+    assert settled(done.report) == settled(whole)
+    assert done.report.provenance.resumed == ("told: find",)
+    assert any(of == 0 and "told: find: taken from an earlier run" in stage for stage, _, of in remarks)
+    assert "taken from an earlier, interrupted run: told: find" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_finished_audit_is_rendered_again_and_another_seed_or_data_is_not_taken(
+    subject: ss.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ss.audit(subject, [TOLD], tmp_path).report
+    search = stages.find
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(stages, "find", forbidden)
+    monkeypatch.setattr(stages, "trial", forbidden)
+    (tmp_path / "report.md").unlink()
+    again = ss.audit(subject, [TOLD], tmp_path).report
+    assert settled(again) == settled(first) and (tmp_path / "report.md").exists()
+    for other in ({"seed": 1}, {"concepts": [ss.Examples.from_rows(tiny_chat.rows(seed=9), name="told")]}):
+        with pytest.raises(AssertionError, match="measured again"):
+            ss.audit(subject, other.get("concepts", [TOLD]), tmp_path, seed=other.get("seed", 0))  # type: ignore[arg-type]
+    monkeypatch.setattr(stages, "find", search)
+    with pytest.raises(AssertionError, match="measured again"):  # the evidence is shared, the texts of a quick audit are not
+        ss.audit(subject, [TOLD], tmp_path, quick=True)
+
+
+def test_a_spoilt_earlier_stage_is_told_and_not_taken(subject: ss.Subject, tmp_path: Path) -> None:
+    ss.audit(subject, [TOLD], tmp_path, steer=False)
+    (kept,) = (tmp_path / ".work").glob("*/found.json")
+    kept.write_text(kept.read_text(encoding="utf-8")[:200], encoding="utf-8")
+    with pytest.raises(InputError, match=r"found\.json: .*delete the file and measure again"):
+        ss.audit(subject, [TOLD], tmp_path, steer=False)
+
+
+def test_quick_keeps_the_permutations_and_says_it_is_quick(subject: ss.Subject, tmp_path: Path) -> None:
+    quick, full = ss.audit(subject, [TOLD], tmp_path, quick=True), ss.audit(subject, [TOLD])
+    assert quick.report.provenance.permutations == full.report.provenance.permutations == 200
+    assert [one for one in as_json(quick.report)["findings"] if ".steer" not in one["id"]] == [
+        one for one in as_json(full.report)["findings"] if ".steer" not in one["id"]
+    ]
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["provenance"]["mode"] == "quick"
+    assert "QUICK" in str(quick) and "Quick audit" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_many_concepts_get_permutations_enough_to_be_detected_after_holm() -> None:
+    for concepts in (1, 6, 8, 9, 20, 100):
+        least = 1 / (stages.permutations_for(concepts) + 1)
+        assert holm([least] * concepts)[0] <= 0.05
+    assert stages.permutations_for(6) == 200
+
+
+def test_packs_that_a_network_cannot_take_are_named(tmp_path: Path) -> None:
+    bare = ss.load(tiny_chat.save_model(tmp_path, chat=False))
+    names, sentence = packs(bare, quick=False)
+    assert names == ["truth", "sentiment", "formality", "certainty"]
+    assert sentence.startswith("harm, spanish: left out") and "chat template" in sentence
+    done = ss.audit(bare, [TOLD])
+    assert done.report.finding("told.steer").reading.reason.startswith("its tokenizer has no chat template")
+
+
+def test_the_network_is_as_it_was(subject: ss.Subject) -> None:
+    before = subject.generate("hello", 8)
+    ss.audit(subject, [TOLD])
+    assert subject.generate("hello", 8) == before
+
+
+def test_a_real_push_is_in_the_report_at_its_measured_cost(subject: ss.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "trial", TRIAL)
+    done = ss.audit(subject, [TOLD], quick=True)
+    pushed = done.report.concepts[0].steering
+    assert isinstance(pushed, Pushes)
+    assert [dose.along for dose in pushed.doses] == ["toward", "away", "random 1"]
+    for dose in pushed.doses:
+        assert dose.cost.value == pytest.approx(dose.target, rel=0.05)
+    assert done.report.finding("told.steer").reading == pushed.doses[0].cost
+    assert pushed.texts[0].plain == subject.generate(pushed.texts[0].prompt, stages.QUICK.max_new_tokens)
+
+
+def test_a_push_without_a_dose_is_not_measured_and_the_rest_stands(subject: ss.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hopeless(*_: Any, **__: Any) -> Any:
+        raise InputError("nats: got 0.3, but pushing reached 0.1; ask for fewer")
+
+    monkeypatch.setattr(stages, "trial", hopeless)
+    report = ss.audit(subject, [TOLD]).report
+    assert report.finding("told.decodable").verdict == "detected"
+    assert report.finding("told.steer").reading.reason == "nats: got 0.3, but pushing reached 0.1; ask for fewer"
+
+
+def test_the_module_is_the_verb() -> None:
+    import strandscope.audit
+
+    assert callable(strandscope.audit) and ss.audit is strandscope.audit

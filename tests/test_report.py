@@ -1,0 +1,277 @@
+"""The report: findings and nothing looser, a published shape, verdicts that follow from readings, pages that no text breaks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from markdown_it import MarkdownIt
+from pydantic import ValidationError
+
+import strandscope.report
+from strandscope.errors import InputError
+from strandscope.reading import Null, Reading
+from strandscope.report import finding as f
+from strandscope.report import table
+from strandscope.report.markdown import markdown
+from strandscope.report.text import curve_lines, fenced, plain, sparkline, visible
+from strandscope.report.verdict import brief, concept_findings
+
+HOSTILE = (
+    "```\n# Owned\n~~~\n"
+    + "<script>alert(1)</script> | a | [x](javascript:alert) ![i](http://x/y)\n- item\n\x1b[31mred \u202eevil\n---\n"
+)
+
+
+def auroc(value: float, low: float, high: float, p: float = 0.005) -> Reading:
+    return Reading(value, low, high, 0.95, 240, "AUROC", Null(0.5, 0.4, 0.6, 0.95, 200, p, "permuted labels"), "nested")
+
+
+def difference(low: float, high: float) -> Reading:
+    return Reading((low + high) / 2, low, high, 0.95, 240, "AUROC difference", None, "paired")
+
+
+def measured(name: str = "harm", p: float = 0.005, words: tuple[float, float] = (0.1, 0.3), text: str = "plain") -> f.Measured:
+    decodable = auroc(0.8, 0.7, 0.9, p)
+    bare = replace(decodable, null=None)
+    data = f.Data(
+        source=text,
+        digest="d" * 64,
+        rows=240,
+        groups=24,
+        kind="text",
+        counts={text: 120, "other": 120},
+        positive=text,
+        template={},
+    )
+    strand = f.StrandEntry(
+        file="strands/harm.safetensors", line=text, site="resid:1", position="last", rank=1, method="ridge", combined=("resid:1",)
+    )
+    points = tuple(
+        f.Point(site=f"resid:{i}", reading=auroc(value, value - 0.05, value + 0.05)) for i, value in enumerate((0.55, 0.8, 0.7))
+    )
+    readings = f.Readings(
+        decodable=decodable,
+        best_site=decodable,
+        words=bare,
+        length=bare,
+        beyond_words=difference(*words),
+        beyond_length=difference(0.1, 0.2),
+        detectable=replace(bare, value=0.62, low=0.61, high=0.63),
+    )
+    return f.Measured(
+        name=name,
+        question=f"Can {name} be read?",
+        data=data,
+        readings=readings,
+        strand=strand,
+        curve=f.Curve(points=points, band=0.63),
+        choices=("resid:1 by ridge",),
+        skipped=(),
+    )
+
+
+def pushes(text: str = "words", cost: float = 0.1) -> f.Pushes:
+    scale = Reading(0.5, 0.4, 0.6, 0.95, 100, "classes' distances", None, "bisection")
+    spent = Reading(cost, cost * 0.9, cost * 1.1, 0.95, 100, "nats per next token", None, "mean KL")
+    doses = tuple(
+        f.Push(along=along, site="resid:1", positions="all", target=0.1, scale=scale, cost=spent, prompts=100)
+        for along in ("toward", "away")
+    )
+    return f.Pushes(doses=doses, texts=(f.Texts(prompt=text, plain=text, toward=text, away=text, random=(text, text)),))
+
+
+def meaning(text: str = "word") -> f.Meaning:
+    row = f.TokenRow(id=text, text=text, label=text, score=1.0, why="highest", tokens=(text, " more"), values=(2.0, -1.0))
+    word = f.Word(token=text, effect=3.0, beyond_null=False)
+    return f.Meaning(examples=(row,), bound=2.5, promotes=(word,), suppresses=(word,), vocabulary_bound=4.0)
+
+
+def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
+    one = measured(text=text)
+    behind = f.ConceptEntry(
+        name=one.name,
+        data=one.data,
+        strand=one.strand,
+        curve=one.curve,
+        choices=(),
+        skipped=(),
+        meaning=meaning(text),
+        steering=pushes(text),
+    )
+    anatomy = f.Anatomy(family=text, blocks=3, width=8, sites=("resid",))
+    lines = (f.Line(name="idle", status="passed", detail=text),)
+    provenance = f.Provenance(
+        versions={"strandscope": "0"},
+        seed=0,
+        permutations=200,
+        command=text,
+        date="2026-01-01",
+        mode=mode,  # type: ignore[arg-type]
+        resumed=(text,),
+        limits=(text,),
+    )
+    return f.Report(
+        subject=f.SubjectEntry(
+            name=text,
+            source={"what": text},
+            fingerprint="a" * 64,
+            dtype="bfloat16",
+            device="cpu",
+            anatomy=anatomy,
+            selfcheck=lines,
+        ),
+        certificate=f.Certificate(status="not measured", reason="not calibrated"),
+        findings=concept_findings(one, 0.005, 1, pushes(text)),
+        concepts=(behind,),
+        provenance=provenance,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_published_schema_is_that_of_the_models_and_a_report_conforms() -> None:
+    published = Path(strandscope.report.__file__).with_name("schema.json")
+    assert published.read_text(encoding="utf-8") == f.schema_text()
+    made = json.loads(json.dumps(f.as_json(report(HOSTILE)), allow_nan=False))
+    jsonschema.Draft202012Validator(json.loads(f.schema_text())).validate(made)
+    assert list(made) == ["schema", "subject", "certificate", "findings", "concepts", "provenance"]
+    assert set(made["findings"][0]) == {"id", "question", "verdict", "reading", "detail"}
+    assert set(made["findings"][0]["reading"]) == {
+        "value", "low", "high", "level", "n", "unit", "null", "method", "status", "reason",
+    }  # fmt: skip
+    assert f.from_json(f.Report, json.dumps(made), "report.json") == report(HOSTILE)
+
+
+def test_a_report_accepts_nothing_but_findings() -> None:
+    with pytest.raises(ValidationError):
+        f.Finding(id="harm.decodable", question="q", verdict="v", reading=0.8)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        f.Finding(id="decodable", question="q", verdict="v", reading=auroc(0.8, 0.7, 0.9))
+    good = f.as_json(report())
+    for spoil in (
+        lambda made: made["findings"].append("harm was found"),
+        lambda made: made["findings"][0].update(note="unasked"),
+        lambda made: made["findings"][0]["reading"].update(low=0.95),
+        lambda made: made["findings"][0]["reading"].update(value=None),
+        lambda made: made.update(schema="strandscope/report/2"),
+    ):
+        made = json.loads(json.dumps(good))
+        spoil(made)
+        with pytest.raises(InputError, match=r"report\.json: "):
+            f.from_json(f.Report, json.dumps(made), "report.json")
+
+
+def found(p: float, corrected: float, concepts: int = 6, **more: object) -> dict[str, f.Finding]:
+    made = concept_findings(measured(p=p, **more), corrected, concepts, pushes())  # type: ignore[arg-type]
+    return {one.id: one for one in made}
+
+
+def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> None:
+    assert [one.rpartition(".")[2] for one in found(0.005, 0.03)] == [
+        "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "steer",
+    ]  # fmt: skip
+    here = found(0.005, 0.03)["harm.decodable"]
+    assert here.verdict == "detected" and "0.03" in here.detail and "6 concepts" in here.detail
+    missed = found(0.02, 0.12)["harm.decodable"]
+    assert missed.verdict == "not detected"
+    assert (
+        "The smallest AUROC that these 240 rows would have called detected with power 0.8 is 0.62 [0.61, 0.63]." in missed.detail
+    )
+    untested = concept_findings(measured(), None, 1, pushes())[0]
+    assert untested.verdict == "not tested"
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.01, 0.2), "knows beyond the words"), ((-0.2, -0.01), "less than the words"), ((-0.1, 0.1), "no difference shown"),
+     ((0.0, 0.1), "no difference shown")],
+)  # fmt: skip
+def test_beyond_words_needs_an_interval_that_excludes_zero(interval: tuple[float, float], verdict: str) -> None:
+    assert found(0.005, 0.005, words=interval)["harm.beyond_words"].verdict == verdict
+
+
+def test_a_push_is_priced_and_not_scored() -> None:
+    here = found(0.005, 0.005)["harm.steer"]
+    assert here.verdict == "moved at 0.1 nats; read the texts" and here.reading.unit == "nats per next token"
+    assert "effect: not measured (texts only)" in here.detail
+    without = concept_findings(measured(), 0.005, 1, f.Unmeasured(reason="it was not asked for"))[-1]
+    assert without.verdict == "not measured" and without.reading.reason == "it was not asked for"
+
+
+def test_hostile_text_stays_text_in_the_page() -> None:
+    """Same headings, tables and lists as with harmless text; every hostile line inside a fence; no HTML, links or images."""
+    parser = MarkdownIt("commonmark").enable("table")
+    calm, hostile = (parser.parse(markdown(report(text))) for text in ("calm", HOSTILE))
+    # A list item or a table cell holds escaped text; the structure of the page is the same whatever the text is.
+    assert [token.type for token in hostile] == [token.type for token in calm]
+    inside = [child.type for token in hostile for child in token.children or []]
+    assert not {"html_inline", "link_open", "image"} & set(inside)
+    fences = [token.content for token in hostile if token.type == "fence"]
+    shown = visible(HOSTILE) + "\n"
+    assert fences.count(shown) == 6  # one prompt, five answers
+    page = markdown(report(HOSTILE))
+    assert "\x1b" not in page and "\u202e" not in page and "\\x1b[31mred \\u202eevil" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "`",
+        "a\n````\nb",
+        "~~~",
+        "<b>",
+        "1. one",
+        "    indented",
+        "| a |",
+        "&amp; &copy;",
+        "*a* _b_",
+        "a  \nb",
+        "- a",
+        "12) a",
+        "# a",
+        "===",
+        "+ b",
+    ],
+)
+def test_escapes_give_the_text_back(text: str) -> None:
+    parser = MarkdownIt("commonmark")
+    (block,) = parser.parse(fenced(text))
+    assert block.type == "fence" and block.content == text + "\n"
+    line = visible(text, lines=False).strip()
+    for before in ("x ", "- ", "| "):
+        tokens = parser.parse(f"{before}{plain(text)}x")
+        assert not {"heading_open", "ordered_list_open", "hr"} & {token.type for token in tokens}
+        assert "".join(child.content for token in tokens for child in token.children or []).endswith(f"{line}x")
+
+
+def test_invisible_characters_are_written_out() -> None:
+    assert visible("a\x1b]0;t\x07b\u202ec\u2028d\te\n") == "a\\x1b]0;t\\x07b\\u202ec\\u2028d\te\n"
+    assert visible("a\nb", lines=False) == "a\\nb"
+    assert visible("naïve – “ñ” 🎉") == "naïve – “ñ” 🎉"
+
+
+def test_table_holds_what_a_reader_needs_and_quick_is_said_everywhere() -> None:
+    (row,) = table.rows(report())
+    assert row == ("harm", "detected", "0.80 [0.70, 0.90]", "0.50 [0.40, 0.60]", "resid:1", "+0.20 [0.10, 0.30]", "0.1 nats")
+    quick = report(mode="quick")
+    assert "QUICK" in table.headline(quick) and "**Quick audit**" in markdown(quick) and "mode: quick" in markdown(quick)
+    assert "QUICK" not in table.headline(report()) and "Quick audit" not in markdown(report())
+
+
+def test_curve_is_drawn_where_its_figures_are() -> None:
+    curve = measured().curve
+    assert sparkline(curve.points) == "▂▅▄"
+    lines = curve_lines(curve, width=71, low=0.3, high=1.0)  # a column is 0.01
+    start = lines[1].index("─")
+    assert lines[1].index("●") - start == 5 and lines[1][start:].count("─") == 10
+    assert lines[2].index("●") - lines[1].index("●") == 25
+    assert lines[3].index("┊") - lines[1].index("●") == 8 and "0.630 in 5 %" in lines[-1]
+
+
+def test_brief_shows_the_interval() -> None:
+    assert brief(auroc(0.9993, 0.9984, 1.0)) == "0.999 [0.998, 1.000]"
+    assert brief(Reading.not_measured("why", unit="u", method="m")) == "not measured"

@@ -1,0 +1,34 @@
+"""Stand-ins for the slow parts of an audit, so that its own work is what the tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from strandscope.control.dose import Dose
+from strandscope.control.steer import Sample, Steering
+from strandscope.reading import Reading
+
+
+def dose(site: str, nats: float, prompts: int) -> Dose:
+    scale = Reading(0.5, 0.4, 0.6, 0.95, prompts, "classes' distances", None, "stand-in")
+    cost = Reading(nats, nats * 0.9, nats * 1.1, 0.95, prompts, "nats per next token", None, "stand-in")
+    return Dose(site, "all", nats, scale, cost, prompts)
+
+
+def trial(
+    subject: Any,
+    strand: Any,
+    *,
+    nats: float,
+    prompts: Sequence[str],
+    n_random: int,
+    max_new_tokens: int,
+    seed: int,
+    dose_prompts: int = 100,
+    progress: Any = None,
+) -> Steering:
+    """What control.steer.trial returns, without a push."""
+    one = dose(strand.site, nats, dose_prompts)
+    samples = tuple(Sample(prompt, "plain", "toward", "away", ("random",) * n_random) for prompt in prompts)
+    return Steering(strand.name, strand.site, one, one, (one,) * n_random, samples)
