@@ -93,11 +93,11 @@ def peer_scores(
     return single, several
 
 
-def our_scores(acts: ss.Activations, sites: Sequence[Tensor]) -> tuple[Floats, Ints]:
-    """The cross-fitted scores behind `ss.find(acts).decodable` and their folds; the same generator gives the same folds."""
+def our_scores(acts: ss.Activations, sites: Sequence[Tensor]) -> tuple[Floats, Ints, float]:
+    """The cross-fitted scores behind `ss.find(acts).decodable`, their folds (by the same generator) and noise share."""
     generator = numpy_generator(0, "folds", acts.examples.digest)
     evidence = nested_evidence(sites, acts.labels[None], acts.groups, 2, DEFAULT, FOLDS, generator)
-    return evidence.combined[:, 0, 0].double().numpy(), evidence.folds
+    return evidence.combined[:, 0, 0].double().numpy(), evidence.folds, evidence.noise.combined
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Compared:
 
 def compare(pack: str, acts: ss.Activations) -> Compared:
     sites = [acts.at(site).float() for site in acts.sites]
-    mine, folds = our_scores(acts, sites)
+    mine, folds, noise = our_scores(acts, sites)
     stated = ss.find(acts, permutations=0).decodable.value
     labels, groups = acts.labels, acts.groups
     ours = area(mine, labels, groups, folds).value
@@ -120,7 +120,8 @@ def compare(pack: str, acts: ss.Activations) -> Compared:
         raise SystemExit(f"{pack}: these scores give {ours}, find says {stated}: not the same procedure")
     theirs = peer_scores(sites, labels, groups, folds, numpy_generator(0, "peer", acts.examples.digest))
     areas = tuple(area(scores, labels, groups, folds).value for scores in theirs)
-    differences = tuple(area_difference(mine, scores, labels, groups, folds) for scores in theirs)
+    both = (noise, noise)  # the peer's own share is unknown; it is fitted to the same rows
+    differences = tuple(area_difference(mine, scores, labels, groups, folds, noise=both) for scores in theirs)
     return Compared(pack, ours, (areas[0], areas[1]), (differences[0], differences[1]))
 
 

@@ -22,13 +22,34 @@ _WHERE = {
     "find": ".strand.find",
     "Found": ".strand.find",
     "Strand": ".strand.strand",
+    "steer": ".control.steer",
+    "Dose": ".control.dose",
     "Reading": ".reading",
     "audit": ".audit",
     "Finding": ".report.finding",
     "Report": ".report.finding",
 }
 
-__all__ = ["__version__", *_WHERE]
+__all__ = [
+    "Activations",
+    "Dose",
+    "Examples",
+    "Finding",
+    "Found",
+    "Reading",
+    "Report",
+    "Site",
+    "Strand",
+    "Subject",
+    "__version__",
+    "audit",
+    "capture",
+    "concept",
+    "find",
+    "load",
+    "selfcheck",
+    "steer",
+]
 
 if TYPE_CHECKING:
     from .audit import audit as audit
@@ -36,6 +57,8 @@ if TYPE_CHECKING:
     from .capture.examples import concept as concept
     from .capture.record import Activations as Activations
     from .capture.record import capture as capture
+    from .control.dose import Dose as Dose
+    from .control.steer import steer as steer
     from .reading import Reading as Reading
     from .report.finding import Finding as Finding
     from .report.finding import Report as Report

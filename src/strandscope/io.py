@@ -38,7 +38,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise _cannot_write(target, error) from error
     finally:
@@ -94,9 +94,13 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{name}:{number}: not JSON ({error.msg} at column {error.colno}); each line holds one object") from None
+            raise InputError(
+                f"{name}:{number}: not JSON ({error.msg} at column {error.colno}); each line holds one object"
+            ) from None
         if not isinstance(row, dict):
-            raise InputError(f'{name}:{number}: got a JSON {type(row).__name__}, wanted an object such as {{"text": …, "label": …}}')
+            raise InputError(
+                f'{name}:{number}: got a JSON {type(row).__name__}, wanted an object such as {{"text": …, "label": …}}'
+            )
         yield number, row
 
 
@@ -114,7 +118,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     try:
         with safe_open(str(source), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            # Cloned into memory of their own: in the file they start at odd addresses, where kernels add up in another order.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{source.name}: not a whole safetensors file ({error}); copy or make it again") from None
     if MANIFEST not in metadata:

@@ -1,7 +1,8 @@
 """A number that may reach a user: with its interval, its n, its unit, its null and its method, or the word "not measured".
 
-What a `Reading` promises: if `status` is "measured", then value, low and high are finite, ordered, and were computed by `method` on
-`n` independent units. If it is "not measured", there is no value at all and `reason` says why. It never holds a NaN.
+What a `Reading` promises: if `status` is "measured", then value, low and high are finite, ordered, and were computed by
+`method` on `n` independent units. If it is "not measured", there is no value at all and `reason` says why. It never holds a
+NaN.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ class Reading:
             return f"not measured ({self.reason})"
         digits = _digits(self.high - self.low)
         text = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}] {self.unit}"
-        return text if self.null is None else f"{text}, null {self.null.value:.{digits}f} [{self.null.low:.{digits}f}, {self.null.high:.{digits}f}]"
+        return (
+            text
+            if self.null is None
+            else f"{text}, null {self.null.value:.{digits}f} [{self.null.low:.{digits}f}, {self.null.high:.{digits}f}]"
+        )
 
 
 def _digits(width: float) -> int:

@@ -1,8 +1,8 @@
 """The dose of an edit in nats: the scale at which it costs a given mean KL per next token on neutral prompts.
 
-The cost of a scale c is the mean over prompts of KL(p₀ ‖ p_c), p₀ the plain network's distribution of the token after the prompt and p_c
-the one under the edit, applied in exactly the scope in which it will be used. For small c it grows as c² (½c²χ, with the susceptibility
-χ), so the search steps on logarithms inside a bracket that it halves when a step would leave it.
+The cost of a scale c is the mean over prompts of KL(p₀ ‖ p_c), p₀ the plain network's distribution of the token after the
+prompt and p_c the one under the edit, applied in exactly the scope in which it will be used. For small c it grows as c² (½c²χ,
+with the susceptibility χ), so the search steps on logarithms inside a bracket that it halves when a step would leave it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from ..capture.examples import neutral_prompts
+from ..capture.examples import Examples, neutral_prompts
 from ..capture.predict import next_token_logprobs
 from ..capture.tokens import TokenRows, tokenise
 from ..errors import InputError, TrustError
@@ -43,8 +43,9 @@ Applied = Literal["all", "last"]
 class Dose:
     """How far to push for a given cost.
 
-    `scale` counts lengths of the direction (for a strand: distances between its classes); its interval is that of the scale whose mean
-    cost over all such prompts is `target`. `cost` is the mean KL measured at `scale`. Both intervals are clustered by the prompts' topics.
+    `scale` counts lengths of the direction (for a strand: distances between its classes); its interval is that of the scale
+    whose mean cost over all such prompts is `target`. `cost` is the mean KL measured at `scale`. Both intervals are clustered
+    by the prompts' topics.
     """
 
     site: str
@@ -60,30 +61,52 @@ class Bench:
     """Neutral prompts made ready to measure costs on, and what the plain network says after each."""
 
     subject: Subject
+    prompts: Examples
     tokens: TokenRows
-    topics: NDArray[np.int64]
     plain: Tensor  # log-probabilities (prompts, vocabulary)
 
     @classmethod
     def of(cls, subject: Subject, prompts: int = 300, seed: int = 0) -> Bench:
-        """So many of the project's neutral prompts, whole topics drawn by `seed`, asked as chats."""
+        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics, asked as chats."""
         chosen = neutral_prompts()
         if prompts < len(chosen):
-            chosen = chosen.limit(prompts, numpy_generator(seed, "dose prompts"))
+            chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
         tokens = tokenise(subject, chosen)
-        return cls(subject, tokens, chosen.groups, next_token_logprobs(subject, tokens))
+        return cls(subject, chosen, tokens, next_token_logprobs(subject, tokens))
+
+    @property
+    def topics(self) -> NDArray[np.int64]:
+        return self.prompts.groups
 
     def costs(self, site: Site, edit: Add, positions: Applied) -> NDArray[np.float64]:
         """KL(p₀ ‖ p_c) of each prompt, in nats."""
         edited = next_token_logprobs(self.subject, self.tokens, {site: [(edit, Scope(positions=positions))]})
         divergence = (self.plain.exp() * (self.plain - edited)).sum(-1)
         if not bool(torch.isfinite(divergence).all()):
-            raise TrustError(f"the edit at {site} with scale {edit.scale:g} made the network's output NaN or infinite; ask for fewer nats")
+            raise TrustError(
+                f"the edit at {site} with scale {edit.scale:g} made the network's output NaN or infinite; ask for fewer nats"
+            )
         return divergence.double().clamp_min(0).numpy()
 
 
+def _spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """`count` rows at random, from every topic as alike in number as can be, in the order in which they stand."""
+    order = generator.permutation(len(topics))
+    turn = np.empty(len(topics), dtype=np.int64)  # a row's turn within its topic
+    for topic in np.unique(topics):
+        rows = order[topics[order] == topic]
+        turn[rows] = np.arange(len(rows))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
+
+
 def find_dose(
-    bench: Bench, site: str | Site, direction: Tensor, nats: float, *, positions: Applied = "all", report: Callable[[int, int], None] | None = None
+    bench: Bench,
+    site: str | Site,
+    direction: Tensor,
+    nats: float,
+    *,
+    positions: Applied = "all",
+    report: Callable[[int, int], None] | None = None,
 ) -> Dose:
     """The scale at which adding scale · direction (d,) at a site costs `nats` per next token on the bench's prompts.
 
@@ -109,7 +132,7 @@ def find_dose(
 
 
 def _next(scale: float, cost: float, nats: float, low: float, high: float) -> float:
-    """A step as if the cost grew with the square, at most 8-fold, kept inside the bracket of scales known to cost too little or too much."""
+    """A step as if the cost grew with the square, at most 8-fold, kept between scales known to cost too little and too much."""
     step = scale * min(8.0, max(1 / 8, math.sqrt(nats / max(cost, nats * 1e-4))))
     if low < step < high:
         return step
@@ -125,9 +148,12 @@ def _slope(tried: dict[float, float], scale: float) -> float:
     return max(0.5, math.log(tried[scale] / tried[nearest]) / math.log(scale / nearest))
 
 
-def _dose(bench: Bench, site: Site, positions: Applied, nats: float, scale: float, costs: NDArray[np.float64], slope: float) -> Dose:
+def _dose(
+    bench: Bench, site: Site, positions: Applied, nats: float, scale: float, costs: NDArray[np.float64], slope: float
+) -> Dose:
     mean, reach = float(costs.mean()), _reach(costs, bench.topics)
-    method = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts, edit at {positions} positions; interval by topic"
+    what = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts"
+    method = f"{what}, edit at {positions} positions; interval by topic"
     cost = Reading(mean, max(0.0, mean - reach), mean + reach, _LEVEL, len(costs), NATS, None, method)
     spread = math.exp(reach / mean / slope)
     far = Reading(scale, scale / spread, scale * spread, _LEVEL, len(costs), "class distances", None, f"search on {method}")

@@ -24,5 +24,5 @@ class Add:
     def __call__(self, states: Tensor) -> Tensor:
         key = (states.dtype, states.device)
         if key not in self._ready:  # once per dtype and device, not once per pass
-            self._ready[key] = (self.scale * self.direction.double()).to(*reversed(key))
+            self._ready[key] = (self.scale * self.direction.double()).to(device=states.device, dtype=states.dtype)
         return states + self._ready[key]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..capture.examples import neutral_prompts
 from ..capture.record import capture
 from ..errors import InputError
 from ..provenance import torch_generator
@@ -59,7 +58,9 @@ def steer(
     if dose is None:
         dose = find_dose(Bench.of(subject), site, direction, nats, positions=positions)
     elif (dose.site, dose.positions) != (strand.site, positions):
-        raise InputError(f"dose: was found at {dose.site}, {dose.positions} positions, wanted {strand.site}, {positions}; find it again")
+        raise InputError(
+            f"dose: was found at {dose.site}, {dose.positions} positions, wanted {strand.site}, {positions}; find it again"
+        )
     with _pushed(subject, site, direction, dose, positions):
         yield dose
 
@@ -120,7 +121,7 @@ def trial(
     strand.check(subject.fingerprint)
     site = Site.parse(strand.site)
     bench = Bench.of(subject, dose_prompts, seed)
-    directions = [_push(strand, 1), _push(strand, -1), *_random_directions(subject, site, strand, n_random, seed)]
+    directions = [_push(strand, 1), _push(strand, -1), *_random_directions(bench, strand, n_random, seed)]
     doses, texts = [], [replies(subject, prompts, max_new_tokens)]
     for number, direction in enumerate(directions):
         if progress:
@@ -132,15 +133,18 @@ def trial(
     if progress:
         progress("doses and texts", len(directions), len(directions))
     samples = tuple(
-        Sample(prompt, *(made[i] for made in texts[:3]), random=tuple(made[i] for made in texts[3:])) for i, prompt in enumerate(prompts)
+        Sample(prompt, *(made[i] for made in texts[:3]), random=tuple(made[i] for made in texts[3:]))
+        for i, prompt in enumerate(prompts)
     )
     return Steering(strand.name, strand.site, doses[0], doses[1], tuple(doses[2:]), samples)
 
 
-def _random_directions(subject: Subject, site: Site, strand: Strand, count: int, seed: int) -> list[Tensor]:
-    """Directions with the covariance of the states of neutral prompts, as long as the strand's pattern."""
+def _random_directions(bench: Bench, strand: Strand, count: int, seed: int) -> list[Tensor]:
+    """Directions with the covariance of the states of the bench's prompts, as long as the strand's pattern."""
     if not count:
         return []
-    states = capture(subject, neutral_prompts(), site, "last").at(site).float()
-    mixture = torch.randn(count, len(states), generator=torch_generator(seed, "random directions", strand.name)) @ (states - states.mean(0))
+    states = capture(bench.subject, bench.prompts, strand.site, "last").at(strand.site).float()
+    mixture = torch.randn(count, len(states), generator=torch_generator(seed, "random directions", strand.name)) @ (
+        states - states.mean(0)
+    )
     return [row / row.norm() * strand.pattern[:, 0].norm() for row in mixture]

@@ -7,7 +7,7 @@ versions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from ..capture.record import capture
@@ -77,7 +77,7 @@ class Stages:
         stage, path = f"{asked.name}: find", self.kept.file(key, "strand.safetensors")
         before = self._before(key, "found", Measured, stage)
         if before is not None and path is not None:
-            return before, _realigned(Strand.load(path))
+            return before, Strand.load(path)
         states = capture(
             self.subject, asked.examples, AT, POSITION, progress=lambda done, of: self.say(f"{asked.name}: states", done, of)
         )
@@ -140,11 +140,6 @@ class Stages:
     def _key(self, stage: str, asked: Asked, **spec: Any) -> str:
         network = [self.subject.fingerprint, str(self.subject.dtype), str(self.subject.device)]
         return digest(stage, network, asked.examples.digest, asked.name, self.seed, spec, versions())
-
-
-def _realigned(strand: Strand) -> Strand:
-    """The strand in memory of its own: tensors read from a file start at odd addresses, where kernels add up in another order."""
-    return replace(strand, **{name: getattr(strand, name).clone() for name in ("basis", "pattern", "spectrum", "offset")})
 
 
 def _cannot_push(subject: Subject, asked: Asked) -> str:

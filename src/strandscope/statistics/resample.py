@@ -17,8 +17,8 @@ Ints = NDArray[np.int64]
 def group_folds(labels: Ints, groups: Ints, folds: int, generator: np.random.Generator) -> Ints:
     """Fold number of every row: whole groups, folds alike in the rows they hold of each class.
 
-    Greedy: groups in random order, those with the most rows first, each to the fold that it leaves best balanced. Every fold holds
-    every class, or it raises.
+    Greedy: groups in random order, those with the most rows first, each to the fold that it leaves best balanced. Every fold
+    holds every class, or it raises.
     """
     classes = int(labels.max()) + 1
     names, group_of = np.unique(groups, return_inverse=True)
@@ -63,6 +63,17 @@ def permuted_labels(labels: Ints, groups: Ints, draws: int, generator: np.random
         for column, rows in enumerate(whole):
             result[:, rows] = shuffled[:, column : column + 1]
     return result
+
+
+def relabelled(labels: Ints, groups: Ints, draws: int, generator: np.random.Generator) -> Ints:
+    """(draws, rows): the classes of every group renamed at random (two classes: swapped or not).
+
+    What rows of a group share stays, and so does how far they differ from group to group; nothing that groups have in common is
+    left. A direction fitted to such labels is the noise of one fitted to the true ones. No null is made of them.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    renamed = np.argsort(generator.random((draws, len(names), int(labels.max()) + 1)), axis=-1)
+    return renamed[:, group, labels]
 
 
 def holm(p_values: list[float]) -> list[float]:

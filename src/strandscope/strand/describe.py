@@ -1,7 +1,9 @@
 """What a strand means, shown rather than named: the held-out examples it orders, by token, and the vocabulary it promotes.
 
-Each figure stands beside what random directions of the states' own covariance give. Token coordinates are read at every position,
-although the strand was found at one: off that position they illustrate, and are not evidence.
+The tokens with which all examples begin (a chat template's, say) are not shown: their states are the same in all, and one of
+them often is an attention sink whose size would set the scale. Each figure stands beside what random directions of the states'
+own covariance give. Token coordinates are read at every position, although the strand was found at one: off that position they
+illustrate, and are not evidence.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ class Network(Protocol):
         ...
 
     def vocabulary_effects(self, directions: Tensor) -> tuple[list[str], Tensor] | None:
-        """Tokens of the vocabulary and the first-order change (vocabulary, k) of their logits along directions (d, k), or None."""
+        """Tokens of the vocabulary and the first-order change (vocabulary, k) of their logits along directions (d, k)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """An example with the coordinate of each token, in standard deviations of all tokens shown, and its random-direction bound."""
+    """An example with the coordinate of each token, in standard deviations over the tokens in which the examples differ."""
 
     id: str
     label: str
@@ -49,7 +51,7 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A token and how far it is promoted, in standard deviations over the vocabulary; `beyond_null` if random directions do less."""
+    """A token and how far it is promoted, in deviations over the vocabulary; `beyond_null` if random directions do less."""
 
     token: str
     effect: float
@@ -58,7 +60,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A strand's meaning in one network. `bound`: 95 % of random directions have no token coordinate beyond it on these examples."""
+    """A strand's meaning in one network. `bound`: 95 % of random directions have no token coordinate beyond it here."""
 
     strand: str
     examples: tuple[TokenScores, ...]
@@ -68,7 +70,9 @@ class Description:
     vocabulary_bound: float | None
 
     def __str__(self) -> str:
-        lines = [f"{self.strand}: token coordinates in standard deviations; random directions stay within ±{self.bound:.1f} (95 %)"]
+        lines = [
+            f"{self.strand}: token coordinates in standard deviations; random directions stay within ±{self.bound:.1f} (95 %)"
+        ]
         for row in self.examples:
             peaks = sorted(range(len(row.tokens)), key=lambda i: -abs(row.values[i]))[:4]
             carried = ", ".join(f"{row.tokens[i].strip()!r} {row.values[i]:+.1f}" for i in sorted(peaks))
@@ -108,6 +112,8 @@ def describe(strand: Strand, subject: Network, seed: int, *, words: int = 8) -> 
 def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> tuple[tuple[TokenScores, ...], float]:
     if not read:
         return (), 0.0
+    same = _shared_prefix([tokens for _, tokens, _ in read])
+    read = [(shown, tokens[same:], part[same:]) for shown, tokens, part in read]
     states = torch.cat([part for _, _, part in read])
     centre = states.mean(0)
     values = ((states - centre) @ direction)[:, 0]
@@ -120,6 +126,14 @@ def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> 
         rows.append(TokenScores(shown.id, shown.label, shown.score, shown.why, tuple(tokens), tuple(standing)))
         start += len(part)
     return tuple(rows), bound
+
+
+def _shared_prefix(rows: list[list[str]]) -> int:
+    """How many tokens all rows begin with; of a single row none, so that something is left to show."""
+    if len(rows) < 2:
+        return 0
+    shortest = min(map(len, rows))
+    return next((i for i in range(shortest) if len({tokens[i] for tokens in rows}) > 1), shortest - 1)
 
 
 def _covariant(states: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,9 @@
 """Find where and how a concept can be read in captured states, with the evidence for it.
 
-Everything that is chosen (method, site, penalty, number of sites) is chosen by cross-validation inside training groups; the AUROC is of
-cross-fitted scores; its null is the whole procedure under permuted labels; beside it stand a bag of words and text length, and the
-*paired* differences to them, which say what the network's state knows beyond the words. The strand that is saved is refitted on all rows.
+Everything that is chosen (method, site, penalty, number of sites) is chosen by cross-validation inside training groups; the
+AUROC is of cross-fitted scores; its null is the whole procedure under permuted labels; beside it stand a bag of words and text
+length, and the *paired* differences to them, which say what the network's state knows beyond the words. The strand that is
+saved is refitted on all rows.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ class States(Protocol):
     @property
     def rows(self) -> Tensor: ...
     @property
-    def labels(self) -> Ints: ...
+    def labels(self) -> Any: ...  # (rows,) class codes
     @property
-    def groups(self) -> Ints: ...
+    def groups(self) -> Any: ...  # (rows,) group codes
     @property
-    def texts(self) -> tuple[str, ...]: ...
+    def texts(self) -> Any: ...  # one string a row
     @property
     def positions(self) -> Any: ...
     @property
@@ -85,9 +86,9 @@ class SiteReading:
 class Found:
     """What `find` found: the readings first, then the strands they speak of.
 
-    `decodable` is the figure of the whole procedure, `best.evidence` that of its best single site. `band` is the AUROC that the best of
-    all sites exceeds under permuted labels in 5 % of cases. `words` and `length` are baselines; `beyond_words` and `beyond_length` the
-    paired differences to them (not measured for rows without text).
+    `decodable` is the figure of the whole procedure, `best.evidence` that of its best single site. `band` is the AUROC that the
+    best of all sites exceeds under permuted labels in 5 % of cases. `words` and `length` are baselines; `beyond_words` and
+    `beyond_length` the paired differences to them (not measured for rows without text).
     """
 
     name: str
@@ -112,7 +113,7 @@ class Found:
 
     @property
     def verdict(self) -> str:
-        """"detected", "not detected" or "not tested", at the 5 % level, for this concept alone."""
+        """ "detected", "not detected" or "not tested", at the 5 % level, for this concept alone."""
         return "not tested" if self.p is None else "detected" if self.p <= LEVEL else "not detected"
 
     def __str__(self) -> str:
@@ -142,7 +143,10 @@ def find(
     examples = acts.examples
     examples.require(min_per_class=10, folds=folds)
     if len(acts.rows) != len(examples.rows) or not bool((acts.rows == torch.arange(len(acts.rows))).all()):
-        raise InputError(f"positions {acts.positions!r}: got {len(acts.rows)} states for {len(examples.rows)} rows; find wants one a row, such as 'last'")
+        raise InputError(
+            f"positions {acts.positions!r}: got {len(acts.rows)} states for {len(examples.rows)} rows; "
+            "find wants one a row, such as 'last'"
+        )
     labels, groups, classes = acts.labels, acts.groups, len(examples.classes)
     candidates = (*methods, *LOGISTIC) if logistic else tuple(methods)
     sites, states, skipped = _usable(acts)
@@ -154,8 +158,9 @@ def find(
     choice = choose(states, labels, groups, classes, candidates, folds, generator)
 
     method = f"cross-fitted AUROC over {folds} folds of groups; method, site, penalty and number of sites chosen inside"
-    decodable = _reading(evidence.combined, columns, groups, evidence.folds, method)
-    single = _reading(evidence.single, columns, groups, evidence.folds, method.replace("and number of sites ", ""))
+    decodable = _reading(evidence.combined, columns, groups, evidence.folds, evidence.noise.combined, method)
+    single_method = f"cross-fitted AUROC over {folds} folds of groups; method, site and penalty chosen inside"
+    single = _reading(evidence.single, columns, groups, evidence.folds, evidence.noise.single, single_method)
     layers, band = _layer_curve(sites, evidence, columns, groups)
     words, length, beyond_words, beyond_length = _baselines(acts, evidence, columns, generator, classes)
     shown = _shown(evidence, labels, examples)
@@ -176,7 +181,9 @@ def _usable(acts: States) -> tuple[list[str], list[Tensor], tuple[str, ...]]:
     for site in acts.sites:
         rows = acts.at(site).float()
         if not bool(torch.isfinite(rows).all()):
-            raise InputError(f"site {site}: its states hold a NaN or an infinity; leave it out of `at`, or look at the network there")
+            raise InputError(
+                f"site {site}: its states hold a NaN or an infinity; leave it out of `at`, or look at the network there"
+            )
         if bool((rows == rows[0]).all()):
             skipped.append(str(site))
         else:
@@ -210,8 +217,8 @@ def pooled_aurocs(scores: Tensor, columns: Ints, folds: Ints) -> Floats:
     return totals / scores.shape[-1]
 
 
-def _reading(scores: Tensor, columns: Ints, groups: Ints, folds: Ints, method: str) -> Reading:
-    measured = area(_plain(scores[:, 0]), columns[0], groups, folds)
+def _reading(scores: Tensor, columns: Ints, groups: Ints, folds: Ints, noise: float, method: str) -> Reading:
+    measured = area(_plain(scores[:, 0]), columns[0], groups, folds, noise=noise)
     null = None
     if len(columns) > 1:
         draws = pooled_aurocs(scores[:, 1:], columns[1:], folds)
@@ -221,10 +228,13 @@ def _reading(scores: Tensor, columns: Ints, groups: Ints, folds: Ints, method: s
     return Reading(measured.value, measured.low, measured.high, measured.level, len(columns[0]), "AUROC", null, method)
 
 
-def _layer_curve(sites: list[str], evidence: Evidence, columns: Ints, groups: Ints) -> tuple[tuple[SiteReading, ...], float | None]:
+def _layer_curve(
+    sites: list[str], evidence: Evidence, columns: Ints, groups: Ints
+) -> tuple[tuple[SiteReading, ...], float | None]:
+    method = "cross-fitted AUROC of this site; method and penalty chosen inside"
     curve = tuple(
-        SiteReading(site, _reading(scores, columns, groups, evidence.folds, "cross-fitted AUROC of this site; method and penalty chosen inside"))
-        for site, scores in zip(sites, evidence.by_site, strict=True)
+        SiteReading(site, _reading(scores, columns, groups, evidence.folds, noise, method))
+        for site, scores, noise in zip(sites, evidence.by_site, evidence.noise.by_site, strict=True)
     )
     if len(columns) == 1:
         return curve, None
@@ -232,7 +242,9 @@ def _layer_curve(sites: list[str], evidence: Evidence, columns: Ints, groups: In
     return curve, float(np.quantile(greatest, 1 - LEVEL))
 
 
-def _baselines(acts: States, evidence: Evidence, columns: Ints, generator: np.random.Generator, classes: int) -> tuple[Reading, Reading, Reading, Reading]:
+def _baselines(
+    acts: States, evidence: Evidence, columns: Ints, generator: np.random.Generator, classes: int
+) -> tuple[Reading, Reading, Reading, Reading]:
     """Bag of words, length, and the paired differences of the nested scores to them."""
     labels, groups, folds, n = columns[0], acts.groups, evidence.folds, len(columns[0])
     lengths_method = "characters and words of the text, logistic"
@@ -242,12 +254,12 @@ def _baselines(acts: States, evidence: Evidence, columns: Ints, generator: np.ra
     lengths = np.array([[len(text), len(text.split())] for text in acts.texts], dtype=np.float64)
     mine = _plain(evidence.combined[:, 0])
     readings = []
-    for name, scores in (
+    for name, (scores, noise) in (
         (WORDS, word_scores(acts.texts, labels, groups, folds, classes, generator)),
         (lengths_method, length_scores(lengths, labels, groups, folds, classes, generator)),
     ):
-        alone = area(scores, labels, groups, folds)
-        difference, low, high = area_difference(mine, scores, labels, groups, folds)
+        alone = area(scores, labels, groups, folds, noise=noise)
+        difference, low, high = area_difference(mine, scores, labels, groups, folds, noise=(evidence.noise.combined, noise))
         readings.append(
             (
                 Reading(alone.value, alone.low, alone.high, alone.level, n, "AUROC", None, name),
@@ -263,7 +275,7 @@ def _detectable(decodable: Reading, evidence: Evidence, labels: Ints, groups: In
     method = "smallest AUROC detected with power 0.8: null's upper 5 % point, spread by the design effect measured here"
     if decodable.null is None:
         return Reading.not_measured("no permutations were made", unit="AUROC", method=method)
-    here: Area = area(_plain(evidence.combined[:, 0]), labels, groups, evidence.folds)
+    here: Area = area(_plain(evidence.combined[:, 0]), labels, groups, evidence.folds, noise=evidence.noise.combined)
     spread = (decodable.null.high - decodable.null.low) / (2 * 1.96)
     value = smallest_detectable(decodable.null.value + 1.645 * spread, here)
     error = 2 * spread * 2 / np.sqrt(2 * decodable.null.n)  # of a normal's upper 5 % point, from so many draws
@@ -271,7 +283,13 @@ def _detectable(decodable: Reading, evidence: Evidence, labels: Ints, groups: In
 
 
 def _strand(
-    acts: States, site: str, states: Tensor, method: Method, evidence: Reading, shown: tuple[Shown, ...], provenance: dict[str, Any]
+    acts: States,
+    site: str,
+    states: Tensor,
+    method: Method,
+    evidence: Reading,
+    shown: tuple[Shown, ...],
+    provenance: dict[str, Any],
 ) -> Strand:
     """Refit one method on all rows at one site."""
     examples, labels = acts.examples, acts.labels
@@ -284,7 +302,9 @@ def _strand(
     separation = centres.amax(1) - centres.amin(1)
     within = (coordinates - centres.T[torch.as_tensor(labels)]).square().mean(0).sqrt()
     between = means - means.mean(1, keepdim=True)
-    pattern = between @ torch.linalg.pinv(basis.T @ between) * separation  # each column moves its own coordinate by the classes' distance
+    pattern = (
+        between @ torch.linalg.pinv(basis.T @ between) * separation
+    )  # each column moves its own coordinate by the classes' distance
     return Strand(
         examples.name, examples.positive or ", ".join(examples.classes), site, str(acts.positions),
         basis.float(), pattern.float(), (separation / within).float(), offset.float(), str(method), evidence,
@@ -302,7 +322,11 @@ def _shown(evidence: Evidence, labels: Ints, examples: Any, each: int = 3) -> tu
         middle = (scores[rows & (labels == 1)].mean() + scores[rows & (labels == 0)].mean()) / 2
         scores[rows] = (scores[rows] - middle) / max(scores[rows].std(), 1e-12)
     order = np.argsort(scores, kind="stable")
-    chosen = [("highest", order[::-1][:each]), ("lowest", order[:each]), ("nearest the boundary", np.argsort(np.abs(scores), kind="stable")[:each])]
+    chosen = [
+        ("highest", order[::-1][:each]),
+        ("lowest", order[:each]),
+        ("nearest the boundary", np.argsort(np.abs(scores), kind="stable")[:each]),
+    ]
     return tuple(
         Shown(examples.rows[i].id, _jsonable(examples.rows[i].input), examples.classes[labels[i]], float(scores[i]), why)
         for why, rows in chosen
@@ -316,6 +340,8 @@ def _jsonable(value: Any) -> Any:
 
 def _describe_choices(choices: tuple[Choice, ...], sites: list[str], methods: tuple[Method, ...]) -> tuple[str, ...]:
     return tuple(
-        ", ".join(f"{sites[site]} by {methods[m]}" for site, m in list(zip(choice.sites, choice.methods, strict=True))[: choice.size])
+        ", ".join(
+            f"{sites[site]} by {methods[m]}" for site, m in list(zip(choice.sites, choice.methods, strict=True))[: choice.size]
+        )
         for choice in choices
     )

@@ -1,13 +1,13 @@
 """Linear directions in a spectral basis: difference of means, shrunk LDA, ridge, logistic.
 
 The first three are linear in the labels. With a label-free penalty λ the fitted values are H y with one smoothing matrix
-H = U diag(e / (e + λ)) Uᵀ + 11ᵀ/n, where Z = U diag(√e) Vᵀ are the training rows, centred (and standardised) by themselves. So one
-decomposition per site and training set serves every penalty, every inner fold (the held-out residual of a block h is
+H = U diag(e / (e + λ)) Uᵀ + 11ᵀ/n, where Z = U diag(√e) Vᵀ are the training rows, centred (and standardised) by themselves. So
+one decomposition per site and training set serves every penalty, every inner fold (the held-out residual of a block h is
 (I − H_hh)⁻¹ (y − Hy)_h exactly) and every permutation of the labels at once. They differ in λ and in coordinates:
 
     difference of means   λ → ∞ in raw coordinates
-    shrunk LDA            λ from the Ledoit–Wolf (2004) shrinkage of the *total* covariance, standardised; with the total covariance the
-                          discriminant has the within-class direction, and no label enters the shrinkage
+    shrunk LDA            λ from the Ledoit–Wolf (2004) shrinkage of the *total* covariance, standardised; with the
+                          total covariance the discriminant has the within-class direction, and no label enters
     ridge                 λ = c · (mean squared norm of the rows), standardised; c from a grid, chosen by cross-validation
 
 `logistic` is not linear in the labels: it is solved for every label vector, together.
@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError, TrustError
 
+Ints = NDArray[np.int64]
 Family = Literal["difference of means", "shrunk LDA", "ridge", "logistic"]
 
 
@@ -110,6 +113,37 @@ class Training:
         return standard.T @ (self.basis @ coefficients) / self.spread.double()[:, None]
 
 
+def noise_shares(training: Training, new: Tensor, kind: Ints, methods: Sequence[Method], labels: Tensor, noise: Tensor) -> Tensor:
+    """(methods, k): the share q of the variance of new rows' scores, within their classes, that comes from the noise of each fit.
+
+    Fits to `noise` (n, draws · k), labels that groups have nothing of in common, stand for it. Logistic regression is taken as
+    the ridge that its first Newton step is (λ four times as large).
+
+    Args:
+        kind: (m,) class codes of the new rows.
+        labels: (n, k) true labels of the training rows, as for `fit_scores`.
+    """
+    k = labels.shape[1]
+    columns = torch.cat([labels, noise], dim=1)
+    columns = columns - columns.mean(0)
+    across = training.project(new)
+    coefficients = training.basis.T @ columns
+    shares = []
+    for method in methods:
+        if method.family == "difference of means":
+            scores = (new - training.mean).double() @ (training.rows.T.double() @ columns)
+        else:
+            lam = training.penalty(method) * (4 if method.family == "logistic" else 1)
+            scores = across @ (coefficients * (training.values / (training.values + lam))[:, None])
+        within = torch.zeros(columns.shape[1], dtype=torch.float64)
+        for code in np.unique(kind):
+            rows = scores[torch.as_tensor(kind == code)]
+            within += (rows - rows.mean(0)).square().sum(0)
+        spread = within.unflatten(0, (-1, k))
+        shares.append((spread[1:].mean(0) / spread[0].clamp_min(1e-300)).clamp(max=1.0))
+    return torch.stack(shares)
+
+
 def fit_scores(
     training: Training, new: Tensor, methods: Sequence[Method], labels: Tensor, parts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +176,15 @@ def fit_scores(
     return inside, outside
 
 
-def _fit_penalised(training, across, methods, labels, parts, inside, outside) -> None:  # noqa: ANN001
+def _fit_penalised(
+    training: Training,
+    across: Tensor,
+    methods: Sequence[Method],
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    inside: Tensor,
+    outside: Tensor,
+) -> None:
     """Fill in the methods whose fit is a smoothing matrix: one decomposition, no refit."""
     chosen = [i for i, method in enumerate(methods) if method.family in ("shrunk LDA", "ridge")]
     if not chosen:
@@ -157,10 +199,20 @@ def _fit_penalised(training, across, methods, labels, parts, inside, outside) ->
     for part in parts:
         block = training.basis[part]
         hat = (block * shrink[:, None, :]) @ block.T + 1 / len(labels)
-        inside[torch.tensor(chosen)[:, None], part] = labels[part] - torch.linalg.solve(torch.eye(len(part)).double() - hat, residual[:, part])
+        inside[torch.tensor(chosen)[:, None], part] = labels[part] - torch.linalg.solve(
+            torch.eye(len(part)).double() - hat, residual[:, part]
+        )
 
 
-def _fit_logistic(training, across, methods, labels, parts, inside, outside) -> None:  # noqa: ANN001
+def _fit_logistic(
+    training: Training,
+    across: Tensor,
+    methods: Sequence[Method],
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    inside: Tensor,
+    outside: Tensor,
+) -> None:
     chosen = [i for i, method in enumerate(methods) if method.family == "logistic"]
     if not chosen:
         return
@@ -171,7 +223,9 @@ def _fit_logistic(training, across, methods, labels, parts, inside, outside) -> 
         kept = everything[~torch.isin(everything, part)]
         values, rotation = torch.linalg.eigh(features[kept].T @ features[kept])
         for i in chosen:
-            theta, intercept = logistic(features[kept] @ rotation, values.clamp_min(0), labels[kept], training.penalty(methods[i]))
+            theta, intercept = logistic(
+                features[kept] @ rotation, values.clamp_min(0), labels[kept], training.penalty(methods[i])
+            )
             inside[i, part] = features[part] @ rotation @ theta + intercept
     for i in chosen:
         theta, intercept = logistic(features, training.values, labels, training.penalty(methods[i]))
@@ -183,11 +237,14 @@ def logistic(
 ) -> tuple[Tensor, Tensor]:
     """Penalised logistic regression of every label column at once: weights (r, columns) and intercepts (columns).
 
-    Minimises Σ log(1 + exp(−s f)) + ½ λ‖w‖² in a basis where featuresᵀ features = diag(curvature), so that Böhning & Lindsay's (1988)
-    bound ¼ on the curvature is diagonal; Nesterov steps with restart. Raises TrustError if the scaled gradient does not fall to `tolerance` of its start.
+    Minimises Σ log(1 + exp(−s f)) + ½ λ‖w‖² in a basis where featuresᵀ features = diag(curvature), so that Böhning & Lindsay's
+    (1988) bound ¼ on the curvature is diagonal; Nesterov steps with restart. Raises TrustError if the scaled gradient does not
+    fall to `tolerance` of its start.
     """
     rows, columns = labels.shape
-    step = 0.5 / (curvature / 4 + lam)[:, None]  # halved, as is the intercept's: together their curvature is at most the sum of both bounds
+    step = (
+        0.5 / (curvature / 4 + lam)[:, None]
+    )  # halved, as is the intercept's: together their curvature is at most the sum of both bounds
     step_intercept = 0.5 * 4 / rows
     theta = torch.zeros(features.shape[1], columns, dtype=features.dtype)
     intercept = torch.zeros(columns, dtype=features.dtype)

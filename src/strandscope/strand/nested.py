@@ -1,8 +1,9 @@
 """Nested selection and cross-fitted evidence for many label vectors at once.
 
-Outer folds give the evidence: every group is scored once, by a model that never saw it. Inside each outer training set, inner folds choose
-everything that is chosen: for each site its method, then how many of the best sites are averaged. A permuted label vector goes through all
-of it, so the null is the null of the whole procedure, selection included. Column 0 of the labels is the truth, the others permutations.
+Outer folds give the evidence: every group is scored once, by a model that never saw it. Inside each outer training set, inner
+folds choose everything that is chosen: for each site its method, then how many of the best sites are averaged. A permuted label
+vector goes through all of it, so the null is the null of the whole procedure, selection included. Column 0 of the labels is the
+truth, the others permutations.
 
 What `Evidence` does not hold is a model: the saved strand is refitted on all rows by `choose`.
 """
@@ -11,23 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..statistics.resample import group_folds
-from .linear import Method, Training, fit_scores
+from ..statistics.resample import group_folds, relabelled
+from .linear import Method, Training, fit_scores, noise_shares
 
 Ints = NDArray[np.int64]
 SIZES = (1, 2, 4, 8)  # numbers of sites that may be averaged
 INNER_FOLDS = 4
+TIE = 0.005  # sites whose inner AUROC rounds to the same multiple are ordered by how far apart the classes are
+NOISE_DRAWS = 20  # relabellings from which the share of noise in the fits is taken
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What cross-validation chose for one label vector: sites from best to worst with their methods, and how many are averaged."""
+    """What cross-validation chose for one label vector: sites, best first, with their methods, and how many are averaged."""
 
     sites: tuple[int, ...]
     methods: tuple[int, ...]
@@ -44,6 +48,16 @@ class Evidence:
     single: Tensor  # the best site alone
     by_site: Tensor  # (sites, rows, columns, classes), each site with its own best method
     choices: tuple[Choice, ...]  # per outer fold, for the truth
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Share q of the scores' variance within a class that comes from the noise of the fits (`statistics.detect`), by reading."""
+
+    combined: float
+    single: float
+    by_site: tuple[float, ...]
 
 
 Report = Callable[[int, int], None]
@@ -58,7 +72,7 @@ def targets(labels: Ints, classes: int) -> Tensor:
 
 
 def fold_aurocs(values: Tensor, truth: Tensor) -> Tensor:
-    """AUROC over the last axis but one: values (…, rows, columns), truth (rows, columns) of 0 and 1. NaN where a class is missing.
+    """AUROC over the last axis but one of values (…, rows, columns), truth (rows, columns) of 0 and 1; NaN without a class.
 
     For choosing among configurations; exact ties keep the order of the rows.
     """
@@ -71,7 +85,11 @@ def fold_aurocs(values: Tensor, truth: Tensor) -> Tensor:
 
 
 def _select(inner: Tensor, folds: Ints, truth: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From inner scores (sites, methods, rows, columns·k): best method per site (sites, P), site order (sites, P), size index (P), AUROC (sites, P)."""
+    """Best method per site (sites, P), site order (sites, P), size index (P) and AUROC (sites, P) from inner scores.
+
+    Args:
+        inner: (sites, methods, rows, P·k).
+    """
     k = 1 if classes == 2 else classes
     parts = [torch.as_tensor(np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
 
@@ -81,10 +99,21 @@ def _select(inner: Tensor, folds: Ints, truth: Tensor, classes: int) -> tuple[Te
 
     auroc = mean_auroc(inner)  # (sites, methods, P)
     best, method = auroc.max(1)  # (sites, P)
-    order = best.argsort(dim=0, descending=True, stable=True)
-    averages = _averages(_pick(inner, method, k), order, k)
+    picked = _pick(inner, method, k)
+    gap = torch.stack([_separation(picked[:, part], truth[part], k) for part in parts]).nanmean(0)
+    order = ((best / TIE).round() * TIE + TIE * gap.atan() / torch.pi).argsort(dim=0, descending=True, stable=True)
+    averages = _averages(picked, order, k)
     size = torch.stack([mean_auroc(average) for average in averages]).argmax(0)  # first of equals: the fewer sites
     return method, order, size, best
+
+
+def _separation(values: Tensor, truth: Tensor, k: int) -> Tensor:
+    """(sites, P): distance of the class means of values (sites, rows, P·k) in deviations within classes; NaN without a class."""
+    count = truth.sum(0)
+    above = (values * truth).sum(1) / count
+    below = (values * (1 - truth)).sum(1) / (len(truth) - count)
+    centred = values - torch.where(truth[None] == 1, above[:, None], below[:, None])
+    return ((above - below) / centred.square().mean(1).sqrt().clamp_min(1e-30)).unflatten(-1, (-1, k)).nanmean(-1)
 
 
 def _pick(values: Tensor, method: Tensor, k: int) -> Tensor:
@@ -102,18 +131,28 @@ def _averages(picked: Tensor, order: Tensor, k: int) -> list[Tensor]:
 
 
 def _fold_scores(
-    states: Sequence[Tensor], methods: Sequence[Method], held: Ints, inner: Ints, columns: Tensor, report: Report | None = None
+    states: Sequence[Tensor],
+    methods: Sequence[Method],
+    held: NDArray[np.bool_],
+    inner: Ints,
+    columns: Tensor,
+    report: Report | None = None,
+    after: Callable[[int, Training, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Inner held-out scores (sites, methods, train rows, columns) and outer ones (sites, methods, held rows, columns).
 
-    Both are divided by the root mean square of the inner ones, so that sites and methods can be averaged.
+    Both are divided by the root mean square of the inner ones, so that sites and methods can be averaged. `after` is called
+    with each site, its training rows and its held-out states.
     """
     train, new = torch.as_tensor(np.flatnonzero(~held)), torch.as_tensor(np.flatnonzero(held))
     parts = [torch.as_tensor(np.flatnonzero(inner == fold)) for fold in np.unique(inner)]
     inside = torch.empty(len(states), len(methods), len(train), columns.shape[1])
     outside = torch.empty(len(states), len(methods), len(new), columns.shape[1])
     for site, rows in enumerate(states):
-        inside[site], outside[site] = fit_scores(Training.of(rows[train]), rows[new], methods, columns[train], parts)
+        training = Training.of(rows[train])
+        inside[site], outside[site] = fit_scores(training, rows[new], methods, columns[train], parts)
+        if after:
+            after(site, training, rows[new])
         if report:
             report(site + 1, len(states))
     scale = inside.square().mean(2, keepdim=True).sqrt().clamp_min(1e-30)
@@ -143,25 +182,55 @@ def nested_evidence(
     rows, count = labels.shape[1], labels.shape[0]
     combined, single = torch.empty(rows, count * k), torch.empty(rows, count * k)
     by_site = torch.empty(len(states), rows, count * k)
-    choices = []
+    choices, noise = [], []
+    fake = targets(relabelled(labels[0], groups, NOISE_DRAWS, generator), classes)
     for fold in range(folds):
         held = outer_folds == fold
         inner_folds = group_folds(labels[0][~held], groups[~held], INNER_FOLDS, generator)
         step = (lambda done, of, fold=fold: report(fold * of + done, folds * of)) if report else None
-        inside, outside = _fold_scores(states, methods, held, inner_folds, truth, step)
-        method, order, size, best = _select(inside, inner_folds, truth[torch.as_tensor(~held)].float(), classes)
+        share = torch.empty(len(states), len(methods))
+        kept = torch.as_tensor(~held)
+
+        def measure(
+            site: int, training: Training, new: Tensor, held: Any = held, kept: Tensor = kept, share: Tensor = share
+        ) -> None:
+            share[site] = noise_shares(training, new, labels[0][held], methods, truth[kept, :k], fake[kept]).mean(1)
+
+        inside, outside = _fold_scores(states, methods, held, inner_folds, truth, step, measure)
+        method, order, size, best = _select(inside, inner_folds, truth[kept].float(), classes)
         picked = _pick(outside, method, k)
         averages = torch.stack(_averages(picked, order, k))  # (sizes, rows, P·k)
         chosen = size.repeat_interleave(k)[None, None, :].expand(1, averages.shape[1], -1)
         index = torch.as_tensor(np.flatnonzero(held))
         by_site[:, index], single[index], combined[index] = picked, averages[0], averages.gather(0, chosen)[0]
         choices.append(_choice(method, order, size, best))
+        noise.append(share[torch.arange(len(states)), method[:, 0]])
     shape = (count, k)
-    return Evidence(outer_folds, combined.unflatten(-1, shape), single.unflatten(-1, shape), by_site.unflatten(-1, shape), tuple(choices))
+    found = torch.stack(noise)  # (folds, sites)
+    used = [found[fold, list(choice.sites)] for fold, choice in enumerate(choices)]
+    shares = Noise(
+        float(torch.stack([row[: choice.size].mean() for row, choice in zip(used, choices, strict=True)]).mean()),
+        float(torch.stack([row[0] for row in used]).mean()),
+        tuple(found.mean(0).tolist()),
+    )
+    return Evidence(
+        outer_folds,
+        combined.unflatten(-1, shape),
+        single.unflatten(-1, shape),
+        by_site.unflatten(-1, shape),
+        tuple(choices),
+        shares,
+    )
 
 
 def choose(
-    states: Sequence[Tensor], labels: Ints, groups: Ints, classes: int, methods: Sequence[Method], folds: int, generator: np.random.Generator
+    states: Sequence[Tensor],
+    labels: Ints,
+    groups: Ints,
+    classes: int,
+    methods: Sequence[Method],
+    folds: int,
+    generator: np.random.Generator,
 ) -> Choice:
     """The procedure's choice on all rows: which sites, by which methods, how many averaged. For the strand that is saved."""
     truth = targets(labels[None], classes)

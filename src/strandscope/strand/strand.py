@@ -1,7 +1,8 @@
 """The artefact: a subspace of one network's state space at one site, with its evidence and where it came from.
 
-One safetensors file, its JSON manifest in the header. `basis` is what a state is read with; `pattern` is what the concept writes there
-(the difference of class means), and what an edit adds. They differ wherever the states' covariance is not round (Haufe et al. 2014).
+One safetensors file, its JSON manifest in the header. `basis` is what a state is read with; `pattern` is what the concept
+writes there (the difference of class means), and what an edit adds. They differ wherever the states' covariance is not round
+(Haufe et al. 2014).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ..reading import Null, Reading
 from .describe import Description, Network, describe
 
 SCHEMA = "strandscope/strand/1"
+SAID = ("name", "positive", "site", "position", "method", "fingerprint", "template", "provenance")  # in the manifest as they are
+HELD = ("basis", "pattern", "spectrum", "offset")  # the tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,13 @@ class Strand:
     def save(self, path: str | os.PathLike[str]) -> None:
         manifest = {
             "schema": SCHEMA,
-            **{name: getattr(self, name) for name in ("name", "positive", "site", "position", "method", "fingerprint", "template", "provenance")},
+            **{name: getattr(self, name) for name in SAID},
             "boundary": "output",
             "rank": self.rank,
             "evidence": asdict(self.evidence),
             "shown": [asdict(row) for row in self.shown],
         }
-        tensors = {name: getattr(self, name) for name in ("basis", "pattern", "spectrum", "offset")}
+        tensors = {name: getattr(self, name) for name in HELD}
         save_tensors(path, tensors, manifest)
 
     @classmethod
@@ -107,9 +110,11 @@ class Strand:
         try:
             evidence = dict(manifest["evidence"])
             evidence["null"] = Null(**evidence["null"]) if evidence["null"] else None
+            said: dict[str, Any] = {key: manifest[key] for key in SAID}
+            held: dict[str, Any] = {key: tensors[key] for key in HELD}
             return cls(
-                **{key: manifest[key] for key in ("name", "positive", "site", "position", "method", "fingerprint", "template", "provenance")},
-                **{key: tensors[key] for key in ("basis", "pattern", "spectrum", "offset")},
+                **said,
+                **held,
                 evidence=Reading(**evidence),
                 shown=tuple(Shown(**row) for row in manifest["shown"]),
             )
@@ -117,7 +122,8 @@ class Strand:
             raise InputError(f"{name}: its manifest lacks or garbles {error}; save the strand again with this version") from None
 
     def __str__(self) -> str:
-        return f"{self.name} at {self.site} ({self.position}), rank {self.rank}, {self.method}: {self.evidence}, n = {self.evidence.n}"
+        where = f"{self.name} at {self.site} ({self.position}), rank {self.rank}, {self.method}"
+        return f"{where}: {self.evidence}, n = {self.evidence.n}"
 
     def _repr_html_(self) -> str:
         from html import escape

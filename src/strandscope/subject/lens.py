@@ -1,4 +1,4 @@
-"""States of one row by token, and what a direction does to the logits to first order: what a description of a strand is made of."""
+"""States of one row by token, and what a direction does to the logits to first order: what a strand's description is made of."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 
 def token_states(subject: Subject, row: str | Sequence[Mapping[str, str]], site: str | Site) -> tuple[list[str], Tensor]:
     """The tokens of a text or chat and the states (tokens, d), fp32, that the network has for them at a site."""
-    if subject.tokenizer is None:
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
         raise InputError(f"{subject.name} has no tokenizer; its rows have no tokens to show")
     text = row if isinstance(row, str) else subject.render(row, add_generation_prompt=row[-1]["role"] == "user")
-    ids = subject.tokenizer(text, add_special_tokens=isinstance(row, str))["input_ids"]
+    ids = tokenizer(text, add_special_tokens=isinstance(row, str))["input_ids"]
     seen: list[Tensor] = []
 
-    def keep(state: Tensor, moment: Moment) -> None:
+    def keep(state: Tensor, _: Moment) -> None:
         seen.append(state[0].float().cpu())
 
     with torch.no_grad(), attach(subject, reads={Site.parse(site): keep}, stop=True) as attached:
         attached.run(input_ids=torch.tensor([ids], device=subject.device))
-    return [subject.tokenizer.decode([token]) for token in ids], seen[0]
+    return [str(tokenizer.decode([token])) for token in ids], seen[0]
 
 
 def vocabulary_effects(subject: Subject, directions: Tensor) -> tuple[list[str], Tensor] | None:
-    """Change (vocabulary, k) of the logits along directions (d, k) added before the final norm, its scale held fixed; None without a head.
+    """Tokens, and the change (vocabulary, k) of their logits along directions (d, k); None without a head.
 
-    The direct path only: what later blocks make of the direction is not in it.
+    The directions are added before the final norm, its scale held fixed. The direct path only: what later blocks make of the
+    direction is not in it.
     """
     weight = subject.unembedding
     if weight is None or subject.tokenizer is None or weight.shape[1] != directions.shape[0]:

