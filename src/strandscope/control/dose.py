@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..subject.subject import Subject
 
 NATS = "nats per next token"
+HUNDREDTH = 0.01  # of the dose: without rounding it costs about a ten-thousandth
+TOO_ROUGH = 0.25  # share of the wanted cost that rounding may make up
 CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
 MOST = 24  # evaluations before the search gives up
 _LEVEL = 0.95
@@ -44,8 +46,8 @@ class Dose:
     """How far to push for a given cost.
 
     `scale` counts lengths of the direction (for a strand: distances between its classes); its interval is that of the scale
-    whose mean cost over all such prompts is `target`. `cost` is the mean KL measured at `scale`. Both intervals are clustered
-    by the prompts' topics.
+    whose mean cost over all such prompts is `target`. `cost` is the mean KL measured at `scale`, `rounding` that at a hundredth
+    of it: what adding anything costs in the network's dtype. Intervals are clustered by the prompts' topics.
     """
 
     site: str
@@ -53,6 +55,7 @@ class Dose:
     target: float
     scale: Reading
     cost: Reading
+    rounding: Reading
     prompts: int
 
 
@@ -124,11 +127,22 @@ def find_dose(
         if report:
             report(count + 1, MOST)
         if abs(cost / nats - 1) <= CLOSE:
-            return _dose(bench, where, positions, nats, scale, costs, _slope(tried, scale))
+            floor = bench.costs(where, Add(direction, HUNDREDTH * scale), positions)
+            _refuse_rounding(bench, where, nats, float(floor.mean()))
+            return _dose(bench, where, positions, nats, scale, costs, floor, _slope(tried, scale))
         low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
         scale = _next(scale, cost, nats, low, high)
     reached = max(tried.values())
     raise InputError(f"nats: got {nats:g}, but pushing at {where} reached {reached:.3g} nats in {MOST} tries; ask for fewer")
+
+
+def _refuse_rounding(bench: Bench, site: Site, nats: float, floor: float) -> None:
+    if floor > TOO_ROUGH * nats:
+        name = str(bench.subject.dtype).removeprefix("torch.")
+        raise TrustError(
+            f"nats: got {nats:g}, but at {site} rounding in {name} alone costs {floor:.2g} nats; "
+            "ask for more, or load the network with dtype='float32'"
+        )
 
 
 def _next(scale: float, cost: float, nats: float, low: float, high: float) -> float:
@@ -149,15 +163,27 @@ def _slope(tried: dict[float, float], scale: float) -> float:
 
 
 def _dose(
-    bench: Bench, site: Site, positions: Applied, nats: float, scale: float, costs: NDArray[np.float64], slope: float
+    bench: Bench,
+    site: Site,
+    positions: Applied,
+    nats: float,
+    scale: float,
+    costs: NDArray[np.float64],
+    floor: NDArray[np.float64],
+    slope: float,
 ) -> Dose:
-    mean, reach = float(costs.mean()), _reach(costs, bench.topics)
     what = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts"
     method = f"{what}, edit at {positions} positions; interval by topic"
-    cost = Reading(mean, max(0.0, mean - reach), mean + reach, _LEVEL, len(costs), NATS, None, method)
-    spread = math.exp(reach / mean / slope)
+    cost = _mean(costs, bench.topics, method)
+    rounding = _mean(floor, bench.topics, f"{method}; at a hundredth of the scale, where next to all of it is rounding")
+    spread = math.exp(_reach(costs, bench.topics) / float(costs.mean()) / slope)
     far = Reading(scale, scale / spread, scale * spread, _LEVEL, len(costs), "class distances", None, f"search on {method}")
-    return Dose(str(site), positions, nats, far, cost, len(costs))
+    return Dose(str(site), positions, nats, far, cost, rounding, len(costs))
+
+
+def _mean(costs: NDArray[np.float64], topics: NDArray[np.int64], method: str) -> Reading:
+    mean, reach = float(costs.mean()), _reach(costs, topics)
+    return Reading(mean, max(0.0, mean - reach), mean + reach, _LEVEL, len(costs), NATS, None, method)
 
 
 def _reach(costs: NDArray[np.float64], topics: NDArray[np.int64]) -> float:

@@ -140,5 +140,6 @@ def push(along: str, dose: Dose) -> Push:
         target=dose.target,
         scale=dose.scale,
         cost=dose.cost,
+        rounding=dose.rounding,
         prompts=dose.prompts,
     )

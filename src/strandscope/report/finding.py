@@ -173,7 +173,10 @@ class Meaning:
 
 @record
 class Push:
-    """One dose: along the strand, against it, or along a random direction. `scale` is in units of the classes' distance."""
+    """One dose: along the strand, against it, or along a random direction.
+
+    `scale` is in units of the classes' distance; `rounding` is the cost of a hundredth of it, which is nearly all rounding.
+    """
 
     along: str
     site: str
@@ -181,6 +184,7 @@ class Push:
     target: float
     scale: Reading
     cost: Reading
+    rounding: Reading
     prompts: int
 
 

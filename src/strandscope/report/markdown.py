@@ -165,11 +165,11 @@ def _steering(entry: ConceptEntry) -> list[str]:
 
 def _doses(steering: Pushes) -> str:
     rows = [
-        f"| {dose.along} | {brief(dose.cost)} | {brief(dose.scale)} {plain(dose.scale.unit)} "
+        f"| {dose.along} | {brief(dose.cost)} | {brief(dose.rounding)} | {brief(dose.scale)} {plain(dose.scale.unit)} "
         f"| {plain(dose.site)}, {plain(dose.positions)} positions |"
         for dose in steering.doses
     ]
-    head = "| along | measured cost (nats per next token) | size | written at |\n| --- | --- | --- | --- |"
+    head = "| along | measured cost (nats per next token) | of it rounding | size | written at |\n| --- | --- | --- | --- | --- |"
     return "\n".join([head, *rows])
 
 
