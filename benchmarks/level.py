@@ -10,7 +10,7 @@ label.
     h = y (δ + v_g) + u_g + e,    u_g ~ N(0, b² I),  v_g ~ N(0, c² I),  e ~ N(0, I)
 
 For each fold a direction w is fitted on the other folds, which share no group with it: a difference of means in 16
-dimensions, or shrunk LDA in 64. Given w (unit length), scores are Gaussian too: a positive row has mean δ·w more than a
+dimensions, or shrunk LDA in 64 or in 300. Given w (unit length), scores are Gaussian too: a positive row has mean δ·w more than a
 negative one, and a pair of rows of different groups differs with variance 2 + 2b² + c², a pair of one group, whose u_g is
 the same, with variance 2 + c². So the AUROC of this fold's own model on new groups is
 
@@ -57,8 +57,12 @@ NULLS = {"groups mix labels": 12, "groups of one label": 20}  # how many groups 
 COVERAGE_RUNS, GROUPS, EACH = 2000, 24, 5  # rows of each class in a group
 AREAS = (0.60, 0.75, 0.90, 0.97)
 EFFECTS = ((0.0, 0.0), (0.7, 0.0), (1.0, 0.5))  # (b, c) in standard deviations of e
-MEANS, LDA = (Method("difference of means"), 16), (Method("shrunk LDA"), 64)  # with the dimensions
-SETTINGS = (*product(AREAS, EFFECTS, (MEANS,)), *product(AREAS, EFFECTS[1:2], (LDA,)))
+MEANS, LDA, WIDE = (Method("difference of means"), 16), (Method("shrunk LDA"), 64), (Method("shrunk LDA"), 300)  # with dimensions
+SETTINGS = (
+    *product(AREAS, EFFECTS, (MEANS,)),
+    *product(AREAS, EFFECTS[1:2], (LDA,)),
+    *product(AREAS[1:3], EFFECTS[1:2], (WIDE,)),  # more dimensions than rows, as in a network
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +209,11 @@ def run(size: Size) -> Results:
             ),
             _coverage_line("coverage of the 95 % interval, all settings", results),
             *(
-                _coverage_line(f"coverage, {method}, best AUROC {best:.2f}, group effect {b:g}, interaction {c:g}", part)
-                for (best, (b, c), (method, _)), part in zip(SETTINGS, by_setting, strict=True)
+                _coverage_line(
+                    f"coverage, {method} in {dimensions} dimensions, best AUROC {best:.2f}, group effect {b:g}, interaction {c:g}",
+                    part,
+                )
+                for (best, (b, c), (method, dimensions)), part in zip(SETTINGS, by_setting, strict=True)
             ),
         ),
         (Table("Coverage by setting", columns, tuple(_coverage_row(i, part) for i, part in enumerate(by_setting))),),

@@ -1,7 +1,7 @@
 """What a concept pack must be: written row by row, balanced, and not solvable by looking at length.
 
-Every rule raises with the rows that break it, so that the author of a pack sees at once what to rewrite.
-Run `python tests/pack_rules.py NAME` to check one pack while writing it.
+Every rule raises with the rows that break it, so that the author of a pack sees at once what to rewrite. `rules` lists those that
+hold for a pack. Run `python tests/pack_rules.py NAME` to check one pack while writing it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 CONCEPTS = Path(__file__).parents[1] / "src/strandscope/concepts"
+WORDS_AT_MOST = dict.fromkeys(("harm", "truth", "sentiment", "certainty"), 0.65)  # formality and Spanish are made of words
 SPANISH_STOP_WORDS = frozenset(
     "a al ante aquel aquella así aunque bajo bien cada casi como con cómo cual cuál cuando cuándo cuánto cuántos cuánta "
     "de del desde donde dónde el él ella ellas ellos en entre era es esa ese eso esta está están este esto estos estas "
@@ -39,6 +41,13 @@ def text_of(row: dict) -> str:
 def load_rows(name: str) -> list[dict]:
     lines = (CONCEPTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
+
+
+def about_pack(name: str) -> dict:
+    index = json.loads((CONCEPTS / "index.json").read_text(encoding="utf-8"))
+    if name not in index:
+        raise AssertionError(f"{name}.jsonl is not in index.json; declare its question, classes, format, language and licence")
+    return index[name]
 
 
 def words(text: str) -> list[str]:
@@ -66,6 +75,8 @@ def check_shape(rows: list[dict], *, least_rows: int = 240, least_groups: int = 
         raise AssertionError("ids repeat")
     if len({"text" in row for row in rows}) != 1:
         raise AssertionError("raw text and chat are mixed in one pack")
+    if {row["label"] for row in rows} != {0, 1}:
+        raise AssertionError(f"labels {sorted({row['label'] for row in rows})}, wanted 0 and 1")
     by_group: dict[str, Counter] = defaultdict(Counter)
     for row in rows:
         by_group[row["group"]][row["label"]] += 1
@@ -74,6 +85,40 @@ def check_shape(rows: list[dict], *, least_rows: int = 240, least_groups: int = 
     lopsided = {group: dict(count) for group, count in by_group.items() if count[0] != count[1]}
     if lopsided:
         raise AssertionError(f"not balanced inside these groups: {lopsided}")
+
+
+def check_declared(rows: list[dict], about: dict) -> None:
+    """The index says whether the rows are raw text or chat; a chat is one user message, never an answer."""
+    for row in rows:
+        kind = "text" if isinstance(row.get("text"), str) else "chat"
+        if kind != about["format"]:
+            raise AssertionError(f"{row['id']} is {kind}, and the index declares {about['format']}")
+        if kind == "chat" and [message["role"] for message in row["messages"]] != ["user"]:
+            raise AssertionError(f"{row['id']} is not one message of a user")
+
+
+def check_pairs(rows: list[dict]) -> None:
+    """Pairs are let off the rules on overlap, so a pair is two different rows, one of each label, in one group."""
+    members: dict[str, list[dict]] = defaultdict(list)
+    for row in rows:
+        if "pair" in row:
+            members[row["pair"]].append(row)
+    for pair, held in members.items():
+        groups = {row["group"] for row in held}
+        if sorted(row["label"] for row in held) != [0, 1] or len(groups) != 1 or text_of(held[0]) == text_of(held[1]):
+            raise AssertionError(f"{pair} is not two different rows, one of each label, in one group: {[r['id'] for r in held]}")
+
+
+def check_neutral(rows: list[dict], *, wanted: int = 300, least_groups: int = 24, most_of_one: int = 15) -> None:
+    """Prompts of no concept: so many, without labels, of many topics."""
+    if len(rows) != wanted or len({row["id"] for row in rows}) != wanted:
+        raise AssertionError(f"{len(rows)} rows with {len({row['id'] for row in rows})} ids, wanted {wanted}")
+    labelled = [row["id"] for row in rows if "label" in row]
+    if labelled:
+        raise AssertionError(f"neutral prompts have no label: {labelled}")
+    topics = Counter(row["group"] for row in rows)
+    if len(topics) < least_groups or max(topics.values()) > most_of_one:
+        raise AssertionError(f"{len(topics)} topics of up to {max(topics.values())} rows, wanted {least_groups} of {most_of_one}")
 
 
 def check_no_template(rows: list[dict], most: int = 10) -> None:
@@ -117,9 +162,13 @@ def check_no_near_duplicate(rows: list[dict], most: float = 0.6) -> None:
 
 @cache
 def smollm2_tokenizer():
-    import strandscope as ss  # the pack's own tokenizer: lengths are those the model sees
+    """The embedded network's own, so that lengths are those it sees; without the network, which takes seconds to load."""
+    from transformers import AutoTokenizer
 
-    return ss.load("smollm2").tokenizer
+    from strandscope.subject.gguf import converted, embedded_file, gguf_fingerprint
+
+    file = embedded_file()
+    return AutoTokenizer.from_pretrained(converted(file, gguf_fingerprint(file)))
 
 
 def length_auroc(rows: list[dict], unit: str) -> float:
@@ -152,22 +201,34 @@ def bag_of_words_auroc(rows: list[dict]) -> float:
     return float(np.mean(scores))
 
 
+def check_words(rows: list[dict], most: float) -> None:
+    auroc = bag_of_words_auroc(rows)
+    if auroc > most:
+        raise AssertionError(f"words alone tell the label: leave-topic-out AUROC {auroc:.3f}, wanted at most {most:.2f}")
+
+
+def rules(name: str, about: dict) -> dict[str, Callable[[list[dict]], None]]:
+    """Every rule that holds for a pack, by name. Only "length in tokens" needs the embedded network, for its tokenizer."""
+    held: dict[str, Callable[[list[dict]], None]] = {"declared": partial(check_declared, about=about)}
+    held |= {"shape": check_shape, "pairs": check_pairs} if about["positive"] else {"neutral": check_neutral}
+    held |= {"template": check_no_template, "overlap": check_no_overlap, "near duplicate": check_no_near_duplicate}
+    if name in WORDS_AT_MOST:
+        held["words"] = partial(check_words, most=WORDS_AT_MOST[name])
+    if about["positive"]:
+        held |= {f"length in {unit}": partial(check_length, units=(unit,)) for unit in ("characters", "tokens")}
+    return held
+
+
 def main(name: str) -> int:
-    rows, failed = load_rows(name), False
-    if name == "neutral":
-        checks = [check_no_template, check_no_overlap, check_no_near_duplicate]
-        if len(rows) < 300:
-            print(f"FAIL {len(rows)} rows, wanted 300")
-    else:
-        checks = [check_shape, check_no_template, check_no_overlap, check_no_near_duplicate, check_length]
-    for check in checks:
+    rows, about, failed = load_rows(name), about_pack(name), False
+    for rule, check in rules(name, about).items():
         try:
             check(rows)
-            print(f"ok   {check.__name__}")
+            print(f"ok   {rule}")
         except AssertionError as error:
             failed = True
-            print(f"FAIL {check.__name__}: {error}")
-    if name != "neutral":
+            print(f"FAIL {rule}: {error}")
+    if about["positive"]:
         print(f"length AUROC {length_auroc(rows, 'characters'):.3f} (characters), {length_auroc(rows, 'tokens'):.3f} (tokens)")
         print(f"leave-topic-out bag-of-words AUROC {bag_of_words_auroc(rows):.3f}")
     return int(failed)

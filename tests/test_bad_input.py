@@ -55,6 +55,8 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "a missing label": (text(*GOOD[:16], {"text": "no label here"}, *GOOD[17:]), 'data.jsonl:17: missing "label"'),
     "a line that is not JSON": (text(*GOOD[:4], "{not json", *GOOD[4:]), "data.jsonl:5: not JSON"),
     "not UTF-8": (text(*GOOD[:2]).encode() + b'{"text": "caf\xe9", "label": 1}\n', "data.jsonl:3: not UTF-8"),
+    "half a character": (text(*GOOD[:3], '{"text": "a \\ud800", "label": 1}', *GOOD[3:]), "data.jsonl:4: 'text' holds half"),
+    "objects without end": (text(*GOOD[:3], '{"text": ' * 100_000, *GOOD[3:]), "data.jsonl:4: objects nested too deeply"),
     "fewer groups than folds": (text(*[{**row, "group": f"g{i % 3}"} for i, row in enumerate(GOOD)]), "3 groups for 5 folds"),
     "a class with fewer than ten rows": (
         text(*[row for i, row in enumerate(GOOD) if i % 2 == 0 or i < 12]),

@@ -160,7 +160,7 @@ def test_nothing_after_the_deepest_site_is_run_and_the_prefix_only_once(network)
         )
         for name, path in parts.items()
     ]
-    capture(subject, examples, "resid:0-2", batch_tokens=4096)
+    capture(replace(subject, hooks=hooks(subject.module)), examples, "resid:0-2", batch_tokens=4096)
     for handle in handles:
         handle.remove()
     rests = max(len(row.input) for row in examples.rows) - PREFIX
@@ -237,6 +237,29 @@ def test_without_a_cache_or_with_another_network_nothing_is_shared(network, monk
     assert run_prefix(subject, [ids[0], ids[0]]).length == len(ids[0]) - 1, "each row keeps a token of its own"
     monkeypatch.setattr(passes, "_SHORTEST_PREFIX", PREFIX + 1)
     assert run_prefix(subject, ids).length == 0
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_under_somebodys_hooks_every_row_is_run_whole(network, kind):
+    subject, examples, lengths = network("Llama"), token_rows(), []
+    block = subject.module.get_submodule(subject.anatomy.blocks[1])
+    handle = getattr(block, kind)(lambda _m, args, *_: lengths.append(args[0].shape[1]))
+    whole = capture(subject, examples, "resid:2", batch_tokens=1).at("resid:2")
+    handle.remove()
+    assert sorted(lengths) == sorted(len(row.input) for row in examples.rows)
+    assert_close(capture(subject, examples, "resid:2").at("resid:2"), whole)
+    assert run_prefix(subject, [row.input.tolist() for row in examples.rows]).length == PREFIX
+
+
+def test_states_captured_under_edits_say_so(network, tmp_path):
+    subject, examples, site = network("Llama"), token_rows(), network("Llama").sites("resid:1")[0]
+    with attach(subject, reads={site: lambda *_: None}):
+        assert not capture(subject, examples, "resid:2").edited
+    with attach(subject, edits={site: [(push, Scope())]}), attach(subject):
+        made = capture(replace(subject), examples, "resid:2")
+    assert made.edited and repr(made).endswith("under edits") and not capture(subject, examples, "resid:2").edited
+    made.save(tmp_path / "a.safetensors")
+    assert Activations.load(tmp_path / "a.safetensors").edited
 
 
 @pytest.mark.parametrize("kind", ["tokens", "images"])

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import jsonschema
 import pytest
+import torch
 
 import strandscope as ss
 import tiny_audit
@@ -144,6 +146,34 @@ def test_steer_shows_both_answers(
     assert capsys.readouterr().out.startswith("plain:\n")
 
 
+def test_a_strand_forced_on_another_network_is_reported(
+    model: str, strand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("strandscope.control.steer.steer", standing_in)
+    other = str(tiny_chat.save_model(tmp_path / "other", vocabulary=60))
+    networks = [ss.load(name).fingerprint for name in (model, other)]
+    for name, forced in ((model, False), (other, True)):
+        command = ["steer", name, str(strand), "hello", "--max-new-tokens", "5", "--force"]
+        assert main([*command, "--json"]) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert (made["forced"], made["strand_network"], made["network"]) == (forced, networks[0], networks[forced])
+        assert main(command) == 0
+        line = f"forced: this strand was found in the network {networks[0][:12]}, not in this one ({networks[1][:12]})\n"
+        assert capsys.readouterr().out.startswith(line) == forced
+
+
+def test_a_strand_of_another_width_is_refused_though_forced(
+    model: str, strand: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ss.Strand.load(strand)
+    wide = {name: torch.zeros(7, 1) for name in ("basis", "pattern")}
+    replace(found, **wide).save(strand)
+    assert main(["steer", model, str(strand), "hello", "--force"]) == 2
+    shown = capsys.readouterr()
+    said = f"Error: strand 'told': 7 wide, and {found.site} of {model} is 32 wide; find it again in this network"
+    assert shown.out == "" and shown.err.splitlines()[-1] == said
+
+
 def test_doctor_prints_every_line_and_refuses_what_failed(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,9 +217,11 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.commands, "probe", click.Command("probe", callback=stop))
-    assert main(["probe"]) == 130
-    assert capsys.readouterr().err.startswith("Interrupted; nothing was left half-written")
+    for name in ("probe", "audit"):
+        monkeypatch.setitem(cli.commands, name, click.Command(name, callback=stop))
+        assert main([name]) == 130
+        said = capsys.readouterr().err
+        assert said.startswith("Interrupted; nothing was left half-written") and ("--out" in said) == (name == "audit")
 
 
 _MANY = """

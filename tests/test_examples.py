@@ -41,6 +41,19 @@ def test_csv_and_jsonl_of_the_same_rows_are_the_same_set(tmp_path):
     assert Examples.from_csv(table).digest == Examples.from_jsonl(jsonl).digest
 
 
+def test_labels_that_a_table_wrote_as_floats_are_integers(tmp_path):
+    plain = write(tmp_path, "a.jsonl", {"text": "x", "label": 1}, {"text": "y", "label": 0})
+    for name, content in (
+        ("b.jsonl", '{"text": "x", "label": 1.0}\n{"text": "y", "label": 0.0}\n'),
+        ("c.csv", "text,label\nx,1.0\ny,0.0\n"),
+        ("d.csv", "text,label\nx,1.0\ny,0\n"),
+    ):
+        assert Examples.from_file(write(tmp_path, name, content)).digest == Examples.from_file(plain).digest
+    for name, content in (("e.jsonl", '{"text": "x", "label": 1.5}\n'), ("f.csv", "text,label\nx,1.5\n")):
+        with pytest.raises(InputError, match=rf"^{name}:{1 + name.endswith('csv')}: label 1\.5 is of type float"):
+            Examples.from_file(write(tmp_path, name, content))
+
+
 def test_pairs_are_groups_and_know_which_side_is_high(tmp_path):
     made = Examples.from_pairs([("a", "b"), ("c", "d")])
     assert (made.classes, made.positive) == (("negative", "positive"), "positive")
@@ -123,6 +136,13 @@ BAD_JSONL = [
     ({"messages": [{"role": "user", "content": ""}], "label": 1}, r"^pairs\.jsonl:2: message 1 has no text"),
     ({"messages": [{"role": "system", "content": "x"}], "label": 1}, r"^pairs\.jsonl:2: the last message is from 'system'"),
     ({"text": "x", "label": 1, "id": "good"}, r"^pairs\.jsonl:2: id 'good' is already used at pairs\.jsonl:1"),
+    ({"text": "x \ud800", "label": 1}, r"^pairs\.jsonl:2: 'text' holds half a character"),
+    ({"text": "x", "label": 1, "extra": [{"\udfff": 1}]}, r"^pairs\.jsonl:2: 'extra' holds half a character"),
+    (
+        '{"text": "x", "label": 1, "extra": ' + "[" * 100_000 + "]" * 100_000 + "}\n",
+        r"^pairs\.jsonl:2: objects nested too deeply",
+    ),
+    ('{"text": "x", "label": ' + "1" * 5000 + "}\n", r"^pairs\.jsonl:2: cannot be read"),
     ({"text": "x", "label": 0.5}, r"^pairs\.jsonl:2: label 0\.5 is of type float"),
     ({"text": "x", "label": True}, r"^pairs\.jsonl:2: label true is a truth value where pairs\.jsonl:1 has 0"),
     ({"text": "x", "label": 1, "group": ["g"]}, r'^pairs\.jsonl:2: "group" is of type list'),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import families
 import strandscope as ss
 from strandscope.errors import InputError, MissingError, StrandscopeError
+from strandscope.io import atomic
 from strandscope.subject import gguf
 from strandscope.subject.fingerprint import folder_fingerprint, module_fingerprint
 
@@ -105,6 +109,30 @@ def test_a_remembered_fingerprint_does_not_outlive_the_file(folder: Path, cache:
     assert folder_fingerprint(folder) != first
 
 
+def test_weights_written_anew_under_their_old_time_have_another_fingerprint(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    first, before = folder_fingerprint(folder), weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert folder_fingerprint(folder) != first
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_truncated_tokenizer_is_refused_by_name(folder: Path, name: str) -> None:
+    path = folder / name
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    refused(InputError, f"{name}: not whole JSON", "cut off", what=folder)
+    path.write_text("[]")
+    refused(InputError, name, "wanted an object", what=folder)
+    if name == "tokenizer.json":
+        path.write_text("{}")
+        refused(InputError, "its tokenizer cannot be opened", what=folder)
+
+
 def test_a_module_has_the_fingerprint_of_its_state_and_tokenizer() -> None:
     module = families.llama()
     plain = module_fingerprint(module)
@@ -130,11 +158,22 @@ def test_generation_repeats_for_a_seed_and_returns_the_reply_alone(folder: Path)
     assert reply == subject.tokenizer.decode(made[0, prompt.shape[1] :], skip_special_tokens=True)  # type: ignore[union-attr]
 
 
+def test_more_tokens_than_the_context_holds_are_refused(folder: Path) -> None:
+    subject = ss.load(folder)
+    assert subject.context == 128
+    subject.generate("a" * 126, 2, chat=False)
+    with pytest.raises(InputError, match=r"prompt: 126 tokens and 3 new ones, and the context of .* holds 128"):
+        subject.generate("a" * 126, 3, chat=False)
+    assert subject.token_states("a" * 128, "resid:1")[1].shape == (128, 32)
+    with pytest.raises(InputError, match=r"row: 129 tokens, and the context of .* holds 128"):
+        subject.token_states("a" * 129, "resid:1")
+
+
 def test_chats_are_rendered_by_the_template_and_refused_without_one(folder: Path) -> None:
     subject = ss.load(folder)
     assert subject.render([{"role": "user", "content": "ab"}]) == "abz"
     assert subject.render([{"role": "user", "content": "ab"}], add_generation_prompt=False) == "ab"
-    with pytest.raises(InputError, match="chat=False"):
+    with pytest.raises(InputError, match=r'rows with "text" in place of "messages", in Python generate\(…, chat=False\)'):
         ss.load(families.llama(), tokenizer=words()).generate("ab")
     with pytest.raises(InputError, match="no tokenizer"):
         ss.load(families.llama()).generate("ab")
@@ -150,6 +189,7 @@ def test_what_is_not_there_is_missing_and_what_is_wrong_is_an_input_error(folder
     refused(InputError, "float33", "bfloat16", what=folder, dtype="float33")
     refused(InputError, "device", what=folder, device="gpu-ish")
     refused(InputError, "check=", what=folder, check="half")
+    refused(InputError, "model is empty", "wanted smollm2", what="")
     refused(InputError, "neither a folder nor a hub id", what="not a model!")
     refused(InputError, "names revision a", what="owner/name@a", revision="b")
 
@@ -236,6 +276,46 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path: Path, cache: 
     with pytest.raises(KeyboardInterrupt):
         gguf.converted(tmp_path / "any.gguf", "f" * 64)
     assert not list((cache / "models").iterdir())
+
+
+@pytest.mark.parametrize(
+    "full",
+    [SafetensorError("I/O error: No space left on device (os error 28)"), OSError(errno.ENOSPC, "No space left on device")],
+)
+def test_a_full_disk_during_conversion_is_one_sentence_and_leaves_nothing(
+    full: Exception, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(_path: Path, _folder: Path) -> None:
+        raise full
+
+    monkeypatch.setattr(gguf, "_convert", fill)
+    with pytest.raises(MissingError, match="the disk is full; free some room or set STRANDSCOPE_CACHE"):
+        gguf.converted(tmp_path / "any.gguf", "f" * 64)
+    assert not list((cache / "models").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a pipe"])
+def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir() if kind == "folder" else os.mkfifo(there)
+    target = tmp_path / "link" if kind.startswith("link") else there
+    if target != there:
+        target.symlink_to(there)
+    before = sorted(tmp_path.iterdir()), there.stat().st_mode
+    with pytest.raises(MissingError, match=r"cannot write .*(folder|pipe)"), atomic(target):
+        pytest.fail("it was about to be written")
+    assert (sorted(tmp_path.iterdir()), there.stat().st_mode) == before
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "file")
+    for text in ("first", "second"):  # at first the link points to nothing
+        with atomic(link) as temporary:
+            temporary.write_text(text)
+        assert link.is_symlink() and (tmp_path / "far" / "file").read_text() == text
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["file"]
 
 
 def test_without_its_package_the_embedded_model_is_missing_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from . import io
-from .errors import TrustError
+from .errors import InputError, TrustError
 from .provenance import versions
 from .report import entries
 from .report.asked import Concept, checked, packs
@@ -47,12 +47,12 @@ class Audit:
     strands: tuple[Strand, ...]
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """strands/*.safetensors, report.md and, last, report.json: each whole or not at all."""
-        target = Path(folder)
-        for entry, strand in zip(self.report.concepts, self.strands, strict=True):
-            strand.save(target / entry.strand.file)
-        io.write_text(target / "report.md", markdown(self.report))
-        io.write_json(target / "report.json", as_json(self.report))
+        """strands/*.safetensors, report.md and report.json: all of them, or on a full disk none."""
+        with io.staged(folder) as target:
+            for entry, strand in zip(self.report.concepts, self.strands, strict=True):
+                strand.save(target / entry.strand.file)
+            io.write_text(target / "report.md", markdown(self.report))
+            io.write_json(target / "report.json", as_json(self.report))
 
     def __str__(self) -> str:
         return "\n".join(lines(self.report))
@@ -80,6 +80,8 @@ def audit(
     Raises:
         InputError: rows that cannot be used. TrustError: the network fails its selfcheck. MissingError: `out` cannot be written.
     """
+    if concepts is not None and not concepts:
+        raise InputError("concepts: got none, wanted names of packs, files or Examples; leave it out to ask for every pack")
     names, left_out = packs(subject, quick) if concepts is None else (concepts, "")
     asked = checked(names)
     kept = Kept.below(None if out is None else Path(out))

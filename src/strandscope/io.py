@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,13 +28,17 @@ MANIFEST = "strandscope"  # the key of our JSON in a safetensors header
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
-    target = Path(path)
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
+
+    A link is followed: the file that it points to is replaced. What is there and no regular file is refused.
+    """
+    target = Path(os.path.realpath(path))
     try:
+        _check_replaceable(Path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -40,9 +46,31 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(target)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        raise _cannot_write(target, error) from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; on success its files are moved to their places, on failure none is."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=target))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    try:
+        yield temporary
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            place = target / file.relative_to(temporary)
+            _check_replaceable(place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)  # within one file system, so that a full disk cannot stop it half-way
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:
@@ -51,10 +79,25 @@ def _flush(path: Path) -> None:
     path.chmod(0o644)
 
 
-def _cannot_write(target: Path, error: Exception) -> MissingError:
+def _check_replaceable(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode  # of the path as given: /dev/stdout resolves to a name that does not exist
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of that name")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EEXIST, "it is a device or a pipe, wanted a file")
+
+
+def cannot_write(target: str | os.PathLike[str], error: Exception, elsewhere: str = "") -> MissingError:
+    """What a failed write says; `elsewhere` tells how another place is chosen where that is no argument."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    why = "the disk is full; free some room" if full else f"{getattr(error, 'strerror', None) or error}; choose another place"
-    return MissingError(f"cannot write {target}: {why} and run the same command again (nothing was left half-written)")
+    if full:
+        why = "the disk is full; free some room" + (f" or {elsewhere}" if elsewhere else "")
+    else:
+        why = f"{getattr(error, 'strerror', None) or error}; {elsewhere or 'choose another place'}"
+    return MissingError(f"cannot write {os.fspath(target)}: {why} and run the same command again (nothing was left half-written)")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -85,6 +128,21 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ) from None
 
 
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file that holds one, or one sentence that names the file."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{os.fspath(path)}: not whole JSON ({error}); it is cut off or damaged, copy or download it again"
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{os.fspath(path)}: got a JSON {type(value).__name__}, wanted an object; copy or download it again")
+    return value
+
+
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) for every line that is not blank."""
     name = Path(path).name
@@ -97,6 +155,10 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
             raise InputError(
                 f"{name}:{number}: not JSON ({error.msg} at column {error.colno}); each line holds one object"
             ) from None
+        except RecursionError:
+            raise InputError(f"{name}:{number}: objects nested too deeply to be read; write one flat object a line") from None
+        except ValueError as error:  # an integer of thousands of digits
+            raise InputError(f"{name}:{number}: cannot be read ({error}); write such a number as a string") from None
         if not isinstance(row, dict):
             raise InputError(
                 f'{name}:{number}: got a JSON {type(row).__name__}, wanted an object such as {{"text": …, "label": …}}'

@@ -1,8 +1,8 @@
 """A number that may reach a user: with its interval, its n, its unit, its null and its method, or the word "not measured".
 
 What a `Reading` promises: if `status` is "measured", then value, low and high are finite, ordered, and were computed by
-`method` on `n` independent units. If it is "not measured", there is no value at all and `reason` says why. It never holds a
-NaN.
+`method` on `n` rows (rows that share a group are not independent; where it matters, `method` says how that was met). If it is
+"not measured", there is no value at all and `reason` says why. It never holds a NaN.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class Null:
     n: int
     p: float | None
     method: str
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(figure) for figure in (self.value, self.low, self.high)):
+            raise ValueError(f"a null needs finite figures, got {self.value} [{self.low}, {self.high}]")
 
 
 @dataclass(frozen=True, slots=True)

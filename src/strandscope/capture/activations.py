@@ -33,7 +33,8 @@ class Activations:
     """States at sites: `states[site]` is (n, d), and so is every column n long.
 
     `position` is the state's place among its row's tokens and `token` the token there, both -1 for a mean; `pieces` gives the
-    text of each token id that occurs. `fingerprint` is the network's, `template` how the examples became tokens.
+    text of each token id that occurs. `fingerprint` is the network's, `template` how the examples became tokens; `edited`
+    says that the states were captured while edits were attached to the network, so they are not its own.
     """
 
     states: Mapping[Site, Tensor]
@@ -45,6 +46,7 @@ class Activations:
     pieces: Mapping[int, str]
     fingerprint: str
     template: Mapping[str, str]
+    edited: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,6 +55,7 @@ class Activations:
         at = self.sites[0] if len(self.sites) == 1 else f"{len(self.sites)} sites ({self.sites[0]} to {self.sites[-1]})"
         return (
             f"{len(self)} states at {at}, positions {self.positions}, of {self.examples.name} in network {self.fingerprint[:12]}"
+            f"{' under edits' if self.edited else ''}"
         )
 
     @property
@@ -100,6 +103,7 @@ class Activations:
             "pieces": {str(token): text for token, text in self.pieces.items()},
             "fingerprint": self.fingerprint,
             "template": dict(self.template),
+            "edited": self.edited,
             "examples": examples,
             "digest": self.examples.digest,
             "versions": versions(),
@@ -132,6 +136,7 @@ class Activations:
             {int(token): text for token, text in manifest["pieces"].items()},
             manifest["fingerprint"],
             manifest["template"],
+            manifest.get("edited", False),
         )
 
 
@@ -155,7 +160,7 @@ def _examples_out(examples: Examples) -> tuple[dict[str, Any], dict[str, Tensor]
 def _plain(row: Example) -> dict[str, Any]:
     try:
         json.dumps(dict(row.extra), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"row {row.id}: an extra key cannot be saved as JSON ({error}); keep strings and numbers in rows"
         ) from None

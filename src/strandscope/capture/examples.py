@@ -160,6 +160,11 @@ class Examples:
         return np.array([codes.setdefault(row.group, len(codes)) for row in self.rows], dtype=np.int64)
 
     @cached_property
+    def row_digests(self) -> tuple[str, ...]:
+        """SHA-256 of each row's input and label: what a row is, wherever it stands."""
+        return tuple(digest(_hashable(row.input), None if row.label is None else self.classes[row.label]) for row in self.rows)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of inputs, labels and grouping, in order."""
         inputs = [_hashable(row.input) for row in self.rows]
@@ -213,6 +218,13 @@ class Examples:
             raise InputError(
                 f"{self.name}: {groups} groups for {folds} folds; name at least {folds} groups, or ask for fewer folds"
             )
+        for code, name in enumerate(self.classes):
+            holding = len(set(self.groups[self.labels == code].tolist()))
+            if 0 < holding < folds:
+                raise InputError(
+                    f"{self.name}: class {name} sits in {holding} groups for {folds} folds; spread it over at least {folds}, "
+                    "or ask for fewer folds"
+                )
 
 
 def concept(name: str) -> Examples:

@@ -3,7 +3,8 @@
 What it promises: each row meets exactly the tokens it would meet alone, at the same positions; padding is on the right, where a
 left-to-right network cannot see it, and masked. The shared prefix is run once, with the network's own cache, and each batch gets
 a view of that cache, which its pass cannot change. Where the network does not cache, is not left to right, keeps another kind of
-cache, or carries somebody's hooks (which may tell passes apart), every row is run whole: slower, with the same result.
+cache, or carries forward hooks that were not there when it was opened (they may tell passes apart), every row is run whole:
+slower, with the same result.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def length_batches(subject: Subject, lengths: Sequence[int], batch_tokens: int |
 
 
 def _may_share(subject: Subject) -> bool:
-    watched = any(path == "" and kind == "_forward_pre_hooks" for path, kind, _ in hooks(subject.module))
+    watched = any(kind in ("_forward_hooks", "_forward_pre_hooks") for _, kind, _ in hooks(subject.module) - subject.hooks)
     return subject.anatomy.causal and subject.anatomy.caches and accepts(subject.module, "past_key_values") and not watched
 
 

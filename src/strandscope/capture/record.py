@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..subject.attach import Moment, attach
+from ..subject.attach import Moment, attach, edited
 from .activations import Activations
 from .passes import Prefix, length_batches, run_prefix
 from .tokens import Positions, TokenRows, check_positions, span_of, tokenise
@@ -85,7 +85,7 @@ def capture(
     Raises:
         InputError: an unknown site, or a row that this network cannot take.
     """
-    batches, done = [], 0
+    batches, done, edits = [], 0, edited(subject.module)
     rows = _tokens_of(subject, examples)
     for batch in _stream(subject, examples, rows, subject.sites(at), positions, batch_tokens):
         batches.append(batch)
@@ -104,6 +104,7 @@ def capture(
         pieces=_pieces(subject, token),
         fingerprint=subject.fingerprint,
         template=rows.template if rows else _MADE,
+        edited=edits,
     )
 
 

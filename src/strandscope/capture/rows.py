@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io as text_io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ Kind = Literal["text", "chat", "tensor"]
 Message = dict[str, str]
 Value = str | tuple[Message, ...] | Tensor
 _HIGH = {"1", "true", "yes", "positive"}
+_NUMBER = re.compile(r"-?\d+\.\d*")  # 1.0, as tables write labels
+_LONE = re.compile("[\ud800-\udfff]")  # half a character: JSON can spell it, no text can hold it
 ROLES = ("system", "user", "assistant", "tool")
 _KIND_OF_KEY: dict[str, Kind] = {"text": "text", "messages": "chat", "tensor": "tensor"}
 
@@ -112,7 +115,10 @@ def csv_objects(path: str | os.PathLike[str], name: str) -> Iterator[tuple[str, 
                     raise InputError(
                         f"{name}:{start}: {len(cells)} cells under a header of {len(header)}; fill the gap or quote the commas"
                     )
-                yield f"{name}:{start}", {key: cell for key, cell in zip(header, cells, strict=True) if cell.strip()}
+                value: dict[str, Any] = {key: cell for key, cell in zip(header, cells, strict=True) if cell.strip()}
+                if _NUMBER.fullmatch(value.get("label", "").strip()):
+                    value["label"] = float(value["label"])
+                yield f"{name}:{start}", value
             start = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{name}:{reader.line_num}: not CSV ({error}); quote cells that hold commas or quotes") from None
@@ -133,6 +139,9 @@ def _check_header(header: list[str], name: str) -> None:
 
 
 def _rows_of(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
+    broken = next((key for key, item in value.items() if _has_lone_surrogate([key, item])), None)
+    if broken is not None:
+        raise InputError(f"{where}: {broken!a} holds half a character (a lone surrogate); write the text again or delete the row")
     if "positive" in value or "negative" in value:
         yield from _pair(where, value)
         return
@@ -197,16 +206,31 @@ def _messages(content: Any, called: str, where: str) -> tuple[Message, ...]:
     return tuple({"role": message["role"], "content": message["content"]} for message in content)
 
 
+def _has_lone_surrogate(item: Any) -> bool:
+    waiting = [item]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str) and _LONE.search(part):
+            return True
+        if isinstance(part, Mapping):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple):
+            waiting += part
+    return False
+
+
 def _described(message: Any) -> str:
     return ", ".join(map(str, message)) or "no key" if isinstance(message, Mapping) else f"a {type(message).__name__}"
 
 
 def _label(value: Any, where: str) -> str | None:
-    """The label as a class name: 1 is "1", true is "true" (bool before int, for True is an int in Python)."""
+    """The label as a class name: 1 and 1.0 are "1", true is "true" (bool before int, for True is an int in Python)."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, int | str):
         return str(value).strip()
     raise InputError(f"{where}: label {value!r} is of type {type(value).__name__}, wanted 0 or 1, true or false, or a class name")

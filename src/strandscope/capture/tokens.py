@@ -73,17 +73,8 @@ def tokenise(subject: Subject, examples: Examples) -> TokenRows:
     else:
         ids, content = _encode(subject, examples.texts(), [None] * len(examples), special=True)
         template = {"format": "text", "description": "raw text with the tokenizer's own special tokens", "sha256": ""}
-    _check_lengths(ids, examples, context_length(subject))
+    _check_lengths(ids, examples, subject.context)
     return TokenRows(tuple(map(tuple, ids)), tuple(content), examples.ids, template)
-
-
-def context_length(subject: Subject) -> int | None:
-    """The most tokens a row may have, by the network's configuration or else its tokenizer; None where neither says."""
-    config = getattr(subject.module, "config", None)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "context_length")]
-    limits.append(getattr(subject.tokenizer, "model_max_length", None))
-    # tokenizers that know no limit say 1e30
-    return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
 
 
 def _given(value: Any, name: str) -> list[int]:

@@ -53,6 +53,7 @@ def run() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    context = None
     try:
         with cli.make_context("strandscope", list(sys.argv[1:] if arguments is None else arguments)) as context:
             cli.invoke(context)
@@ -67,10 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "Interrupted; nothing was left half-written; an audit started again with the same --out goes on where it was.",
-            err=True,
-        )
+        audits = context is not None and context.invoked_subcommand == "audit"
+        more = "an audit started again with the same --out goes on where it was" if audits else "run the same command again"
+        click.echo(f"Interrupted; nothing was left half-written; {more}.", err=True)
         return 130
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):

@@ -57,23 +57,38 @@ def steer(
     from ..control.steer import steer as pushed
 
     strand.check(subject.fingerprint, force=force)
+    _check_width(strand, subject)
     plain = subject.generate(prompt, max_new_tokens)
     with pushed(subject, strand, nats=nats, positions=positions, toward=-1 if away else 1, force=force) as dose:
         answer = subject.generate(prompt, max_new_tokens)
-    _write(as_json, strand, dose, "away" if away else "toward", prompt, plain, answer)
+    _write(as_json, strand, subject.fingerprint, dose, "away" if away else "toward", prompt, plain, answer)
 
 
-def _write(as_json: bool, strand: Any, dose: Any, along: str, prompt: str, plain: str, answer: str) -> None:
+def _check_width(strand: Any, subject: Any) -> None:
+    from ..errors import InputError
+
+    held, width = strand.pattern.shape[0], subject.port(strand.site).width
+    if held != width:
+        raise InputError(
+            f"strand {strand.name!r}: {held} wide, and {strand.site} of {subject.name} is {width} wide; "
+            "find it again in this network"
+        )
+
+
+def _write(as_json: bool, strand: Any, network: str, dose: Any, along: str, prompt: str, plain: str, answer: str) -> None:
     from ..report.entries import push
     from ..report.finding import as_json as as_plain
     from ..report.text import visible
     from ..report.verdict import brief
 
-    made = push(along, dose)
+    made, forced = push(along, dose), strand.fingerprint != network
     if as_json:
-        result = {"strand": str(strand), "dose": as_plain(made), "prompt": prompt, "plain": plain, "pushed": answer}
-        options.write_json(result)
+        networks = {"forced": forced, "strand_network": strand.fingerprint, "network": network}
+        texts = {"prompt": prompt, "plain": plain, "pushed": answer}
+        options.write_json({"strand": str(strand), **networks, "dose": as_plain(made), **texts})
         return
+    if forced:
+        click.echo(f"forced: this strand was found in the network {strand.fingerprint[:12]}, not in this one ({network[:12]})\n")
     click.echo(f"plain:\n{visible(plain)}\n")
     cost = f"{brief(made.cost)} nats per next token at {made.site}, {made.positions} positions"
     click.echo(f"{along} {visible(strand.name, lines=False)}, {cost}:")

@@ -2,7 +2,8 @@
 
 The cost of a scale c is the mean over prompts of KL(p₀ ‖ p_c), p₀ the plain network's distribution of the token after the
 prompt and p_c the one under the edit, applied in exactly the scope in which it will be used. For small c it grows as c² (½c²χ,
-with the susceptibility χ), so the search steps on logarithms inside a bracket that it halves when a step would leave it.
+with the susceptibility χ), so the search takes secant steps on logarithms, inside a bracket that it halves when a step would
+leave it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..capture.examples import Examples, neutral_prompts
 from ..capture.predict import next_token_logprobs
 from ..capture.tokens import TokenRows, tokenise
 from ..errors import InputError, TrustError
-from ..provenance import numpy_generator
+from ..provenance import digest, numpy_generator
 from ..reading import Reading
 from ..subject.attach import Scope
 from ..subject.site import Site
@@ -52,6 +53,7 @@ class Dose:
 
     site: str
     positions: str
+    push: str  # digest of the direction, its sign included
     target: float
     scale: Reading
     cost: Reading
@@ -109,18 +111,23 @@ def find_dose(
     nats: float,
     *,
     positions: Applied = "all",
+    start: float = 1.0,
     report: Callable[[int, int], None] | None = None,
 ) -> Dose:
     """The scale at which adding scale · direction (d,) at a site costs `nats` per next token on the bench's prompts.
 
+    Args:
+        start: the first scale tried; the answer does not depend on it beyond the search's tolerance of 2 %.
+
     Raises:
         InputError: `nats` is not above 0, or no scale costs so much.
+        TrustError: rounding makes up over a quarter of so small a cost.
     """
     if not (math.isfinite(nats) and nats > 0):
         raise InputError(f"nats: got {nats}, wanted a cost above 0, such as 0.02")
     where = Site.parse(site)
     tried: dict[float, float] = {}
-    low, high, scale = 0.0, math.inf, 0.1
+    low, high, scale = 0.0, math.inf, start
     for count in range(MOST):
         costs = bench.costs(where, Add(direction, scale), positions)
         tried[scale] = cost = float(costs.mean())
@@ -129,9 +136,9 @@ def find_dose(
         if abs(cost / nats - 1) <= CLOSE:
             floor = bench.costs(where, Add(direction, HUNDREDTH * scale), positions)
             _refuse_rounding(bench, where, nats, float(floor.mean()))
-            return _dose(bench, where, positions, nats, scale, costs, floor, _slope(tried, scale))
+            return _dose(bench, where, positions, direction, nats, scale, costs, floor, _slope(tried, scale))
         low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
-        scale = _next(scale, cost, nats, low, high)
+        scale = _next(scale, cost / nats, _slope(tried, scale), low, high)
     reached = max(tried.values())
     raise InputError(f"nats: got {nats:g}, but pushing at {where} reached {reached:.3g} nats in {MOST} tries; ask for fewer")
 
@@ -145,9 +152,9 @@ def _refuse_rounding(bench: Bench, site: Site, nats: float, floor: float) -> Non
         )
 
 
-def _next(scale: float, cost: float, nats: float, low: float, high: float) -> float:
-    """A step as if the cost grew with the square, at most 8-fold, kept between scales known to cost too little and too much."""
-    step = scale * min(8.0, max(1 / 8, math.sqrt(nats / max(cost, nats * 1e-4))))
+def _next(scale: float, excess: float, slope: float, low: float, high: float) -> float:
+    """A step to where the cost, now `excess` times too high, would be right; at most 8-fold, and inside the bracket."""
+    step = scale * min(8.0, max(1 / 8, max(excess, 1e-12) ** (-1 / slope)))
     if low < step < high:
         return step
     return (low * high) ** 0.5 if low > 0 and math.isfinite(high) else high / 2 if math.isfinite(high) else low * 2
@@ -156,16 +163,17 @@ def _next(scale: float, cost: float, nats: float, low: float, high: float) -> fl
 def _slope(tried: dict[float, float], scale: float) -> float:
     """d log cost / d log scale near the scale found, from the nearest other scale tried; 2 if it was the only one."""
     others = [s for s in tried if s != scale and tried[s] > 0]
-    if not others:
+    if not others or tried[scale] <= 0:
         return 2.0
     nearest = min(others, key=lambda s: abs(math.log(s / scale)))
-    return max(0.5, math.log(tried[scale] / tried[nearest]) / math.log(scale / nearest))
+    return min(4.0, max(0.5, math.log(tried[scale] / tried[nearest]) / math.log(scale / nearest)))
 
 
 def _dose(
     bench: Bench,
     site: Site,
     positions: Applied,
+    direction: Tensor,
     nats: float,
     scale: float,
     costs: NDArray[np.float64],
@@ -177,8 +185,14 @@ def _dose(
     cost = _mean(costs, bench.topics, method)
     rounding = _mean(floor, bench.topics, f"{method}; at a hundredth of the scale, where next to all of it is rounding")
     spread = math.exp(_reach(costs, bench.topics) / float(costs.mean()) / slope)
-    far = Reading(scale, scale / spread, scale * spread, _LEVEL, len(costs), "class distances", None, f"search on {method}")
-    return Dose(str(site), positions, nats, far, cost, rounding, len(costs))
+    far = Reading(
+        scale, scale / spread, scale * spread, _LEVEL, len(costs), "lengths of the direction", None, f"search on {method}"
+    )
+    return Dose(str(site), positions, direction_digest(direction), nats, far, cost, rounding, len(costs))
+
+
+def direction_digest(direction: Tensor) -> str:
+    return digest(direction.detach().float().cpu().contiguous().numpy().tobytes())
 
 
 def _mean(costs: NDArray[np.float64], topics: NDArray[np.int64], method: str) -> Reading:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -23,6 +25,9 @@ class Add:
 
     def __call__(self, states: Tensor) -> Tensor:
         key = (states.dtype, states.device)
+        if len(self.direction) != states.shape[-1]:
+            wide = f"got one of width {len(self.direction)}, the states here have {states.shape[-1]}"
+            raise InputError(f"direction: {wide}; find the strand again in this network")
         if key not in self._ready:  # once per dtype and device, not once per pass
             self._ready[key] = (self.scale * self.direction.double()).to(device=states.device, dtype=states.dtype)
         return states + self._ready[key]

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
-from .dose import Applied, Bench, Dose, find_dose
+from .dose import Applied, Bench, Dose, direction_digest, find_dose
 from .edit import Add
 from .texts import replies
 
@@ -57,6 +57,8 @@ def steer(
     subject.port(site)
     if dose is None:
         dose = find_dose(Bench.of(subject), site, direction, nats, positions=positions)
+    elif dose.push != direction_digest(direction):
+        raise InputError("dose: was found for another direction or its opposite; leave it out to have it found, or find it again")
     elif (dose.site, dose.positions) != (strand.site, positions):
         raise InputError(
             f"dose: was found at {dose.site}, {dose.positions} positions, wanted {strand.site}, {positions}; find it again"
@@ -126,7 +128,8 @@ def trial(
     for number, direction in enumerate(directions):
         if progress:
             progress("doses and texts", number, len(directions))
-        dose = find_dose(bench, site, direction, nats, positions=positions)
+        start = doses[0].scale.value if doses else None
+        dose = find_dose(bench, site, direction, nats, positions=positions, start=start or 1.0)
         doses.append(dose)
         with _pushed(subject, site, direction, dose, positions):
             texts.append(replies(subject, prompts, max_new_tokens))

@@ -175,7 +175,8 @@ class Meaning:
 class Push:
     """One dose: along the strand, against it, or along a random direction.
 
-    `scale` is in units of the classes' distance; `rounding` is the cost of a hundredth of it, which is nearly all rounding.
+    `scale` counts lengths of the direction (along a strand, distances between its classes); `rounding` is the cost of a
+    hundredth of it, which is nearly all rounding.
     """
 
     along: str

@@ -1,13 +1,14 @@
 """The stages of an audit of one network: each is taken from an earlier run if it is there, and kept when it is done.
 
-What a stage's result depends on is in its key: the network, its dtype and device, the rows, the seed, the settings and the
-versions.
+What a stage's result depends on is in its key: the network, its dtype and device, the states that it gives the first rows (so
+that another activation function, template or batch function is another network, whatever the weights), the rows, the seed, the
+settings and the versions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from ..capture.record import capture
@@ -22,6 +23,7 @@ from .asked import Asked
 from .finding import Meaning, Measured, Pushes, Unmeasured
 from .kept import Kept
 
+FIRST = 8  # rows whose states tell one network from another with the same weights
 AT, POSITION = "resid:*", "last"
 NATS = 0.3  # of doses tried on SmolLM2 (0.1, 0.3, 1), the one at which texts change and stay fluent
 PROMPTS = (
@@ -48,7 +50,7 @@ class Pushing:
 
     nats: float = NATS
     prompts: tuple[str, ...] = PROMPTS
-    n_random: int = 1
+    n_random: int = 2
     max_new_tokens: int = 40
     dose_prompts: int = 48
 
@@ -70,6 +72,7 @@ class Stages:
     permutations: int
     pushing: Pushing
     progress: Progress | None
+    behaviours: dict[str, str] = field(default_factory=dict)  # by concept
 
     def find(self, asked: Asked) -> tuple[Measured, Strand]:
         """States at every block, and the concept in them."""
@@ -138,8 +141,16 @@ class Stages:
         return before
 
     def _key(self, stage: str, asked: Asked, **spec: Any) -> str:
-        network = [self.subject.fingerprint, str(self.subject.dtype), str(self.subject.device)]
-        return digest(stage, network, asked.examples.digest, asked.name, self.seed, spec, versions())
+        network = [self.subject.fingerprint, str(self.subject.dtype), str(self.subject.device), repr(self.subject.module)]
+        return digest(stage, network, self._behaviour(asked), asked.examples.digest, asked.name, self.seed, spec, versions())
+
+    def _behaviour(self, asked: Asked) -> str:
+        """Digest of the states at every site of the first rows."""
+        if asked.name not in self.behaviours:
+            states = capture(self.subject, asked.examples.subset(range(min(FIRST, len(asked.examples)))), AT, POSITION)
+            whole = [states.at(site).float().numpy().tobytes() for site in states.sites]
+            self.behaviours[asked.name] = digest(*whole, dict(states.template))
+        return self.behaviours[asked.name]
 
 
 def _cannot_push(subject: Subject, asked: Asked) -> str:

@@ -183,11 +183,23 @@ def area(scores: Floats, labels: Ints, groups: Ints, folds: Ints, level: float =
     parts = [compare(column, truth, groups, folds) for column, truth in columns]
     effects = [design_effect(part, column, truth, groups) for part, (column, truth) in zip(parts, columns, strict=True)]
     value = float(np.mean([part.auroc for part in parts]))
-    # Errors of the classes' areas are treated as wholly dependent: wider than the truth, never narrower.
+    # The classes' areas are taken as wholly dependent, so that their errors add up: wider than the truth, never narrower.
     positives, negatives = (float(np.mean([getattr(part, name) for part in parts])) for name in ("positives", "negatives"))
-    effect = float(np.mean(effects)) * (1 + min(max(noise, 0.0), 1.0))
+    effect = _joint_effect(parts, effects, value, positives, negatives) * (1 + min(max(noise, 0.0), 1.0))
     low, high = score_interval(value, effect, positives, negatives, parts[0].groups, level)
     return Area(value, low, high, level, effect, positives, negatives, parts[0].groups)
+
+
+def _joint_effect(parts: list[Comparison], effects: list[float], value: float, positives: float, negatives: float) -> float:
+    """The design effect that gives the mean area the mean of its parts' standard errors."""
+    if len(parts) == 1:
+        return effects[0]
+    inside = [min(max(part.auroc, 1e-3), 1 - 1e-3) for part in parts]  # a variance of 0 at the ceiling would say nothing
+    errors = [
+        (effect * independent_variance(a, part.positives, part.negatives)) ** 0.5
+        for part, effect, a in zip(parts, effects, inside, strict=True)
+    ]
+    return float(np.mean(errors)) ** 2 / independent_variance(min(max(value, 1e-3), 1 - 1e-3), positives, negatives)
 
 
 def area_difference(
@@ -235,14 +247,14 @@ def _correlation(first: Floats, second: Floats, labels: Ints, groups: Ints, fold
     return float(np.clip(np.mean(found), -0.95, 0.95))
 
 
-def smallest_detectable(critical: float, area_: Area, power: float = 0.8) -> float:
-    """The smallest true AUROC whose estimate exceeds `critical`, the null's upper quantile, with probability `power`."""
+def smallest_detectable(critical: float, area_: Area, power: float = 0.8) -> float | None:
+    """The smallest true AUROC whose estimate exceeds `critical`, the null's upper quantile, with this power, or None."""
     quantile = float(norm.ppf(power))
 
     def shortfall(a: float) -> float:
         return a - quantile * np.sqrt(area_.effect * independent_variance(a, area_.positives, area_.negatives)) - critical
 
-    return brentq(shortfall, critical, 1 - 1e-9) if shortfall(1 - 1e-9) > 0 else 1.0  # type: ignore[return-value]
+    return _root(shortfall, critical, 1 - 1e-9) if shortfall(1 - 1e-9) > 0 else None
 
 
 def quick_auroc(scores: Floats, labels: Ints) -> Floats:

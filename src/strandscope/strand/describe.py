@@ -1,9 +1,9 @@
 """What a strand means, shown rather than named: the held-out examples it orders, by token, and the vocabulary it promotes.
 
-The tokens with which all examples begin (a chat template's, say) are not shown: their states are the same in all, and one of
-them often is an attention sink whose size would set the scale. Each figure stands beside what random directions of the states'
-own covariance give. Token coordinates are read at every position, although the strand was found at one: off that position they
-illustrate, and are not evidence.
+The first token, and all with which every example begins (a chat template's, say), are not shown: the first one often is an
+attention sink, a hundred times as long as the others, which would set the scale and be the only direction that the states have.
+Each figure stands beside what random directions of the states' own covariance give. Token coordinates are read at every
+position, although the strand was found at one: off that position they illustrate, and are not evidence.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Description:
 
 
 def describe(strand: Strand, subject: Network, seed: int, *, words: int = 8) -> Description:
-    read = [(row, *subject.token_states(row.input, strand.site)) for row in strand.shown]
+    read = _beyond_prefix([(row, *subject.token_states(row.input, strand.site)) for row in strand.shown])
     direction = strand.basis[:, :1].float()
     generator = torch_generator(seed, "describe", strand.name)
     examples, bound = _token_scores(read, direction, generator)
@@ -112,8 +112,6 @@ def describe(strand: Strand, subject: Network, seed: int, *, words: int = 8) -> 
 def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> tuple[tuple[TokenScores, ...], float]:
     if not read:
         return (), 0.0
-    same = _shared_prefix([tokens for _, tokens, _ in read])
-    read = [(shown, tokens[same:], part[same:]) for shown, tokens, part in read]
     states = torch.cat([part for _, _, part in read])
     centre = states.mean(0)
     values = ((states - centre) @ direction)[:, 0]
@@ -128,12 +126,15 @@ def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> 
     return tuple(rows), bound
 
 
-def _shared_prefix(rows: list[list[str]]) -> int:
-    """How many tokens all rows begin with; of a single row none, so that something is left to show."""
-    if len(rows) < 2:
-        return 0
+def _beyond_prefix(read: list) -> list:
+    """The rows without the tokens that all begin with, and without the first one; one token of the shortest is left to show."""
+    if not read:
+        return read
+    rows = [tokens for _, tokens, _ in read]
     shortest = min(map(len, rows))
-    return next((i for i in range(shortest) if len({tokens[i] for tokens in rows}) > 1), shortest - 1)
+    same = next((i for i in range(shortest) if len({tokens[i] for tokens in rows}) > 1), shortest) if len(rows) > 1 else 0
+    start = min(max(same, 1), shortest - 1)
+    return [(shown, tokens[start:], states[start:]) for shown, tokens, states in read]
 
 
 def _covariant(states: Tensor, generator: torch.Generator) -> Tensor:

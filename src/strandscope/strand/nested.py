@@ -74,14 +74,27 @@ def targets(labels: Ints, classes: int) -> Tensor:
 def fold_aurocs(values: Tensor, truth: Tensor) -> Tensor:
     """AUROC over the last axis but one of values (…, rows, columns), truth (rows, columns) of 0 and 1; NaN without a class.
 
-    For choosing among configurations; exact ties keep the order of the rows.
+    Ties count half.
     """
     rows = values.shape[-2]
-    order = values.transpose(-1, -2).argsort(dim=-1)  # (…, columns, rows)
+    ordered, order = values.transpose(-1, -2).sort(dim=-1)  # (…, columns, rows)
     sorted_truth = truth.T.expand(order.shape).gather(-1, order)
     positives = truth.sum(0)
-    ranks = torch.arange(1, rows + 1, dtype=truth.dtype)
-    return (sorted_truth @ ranks - positives * (positives + 1) / 2) / (positives * (rows - positives))
+    won = (sorted_truth * _mid_ranks(ordered)).sum(-1)
+    return (won - positives * (positives + 1) / 2) / (positives * (rows - positives))
+
+
+def _mid_ranks(ordered: Tensor) -> Tensor:
+    """Ranks from 1 along the last axis of values in ascending order; equal values share the middle of theirs."""
+    rows = ordered.shape[-1]
+    ranks = torch.arange(1, rows + 1, dtype=torch.float32)
+    new = ordered[..., 1:] != ordered[..., :-1]
+    if bool(new.all()):
+        return ranks
+    edge = torch.ones_like(new[..., :1])
+    first = torch.where(torch.cat([edge, new], -1), ranks, 0.0).cummax(-1).values
+    last = torch.where(torch.cat([new, edge], -1), ranks, rows + 1.0).flip(-1).cummin(-1).values.flip(-1)
+    return (first + last) / 2
 
 
 def _select(inner: Tensor, folds: Ints, truth: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -141,21 +154,23 @@ def _fold_scores(
 ) -> tuple[Tensor, Tensor]:
     """Inner held-out scores (sites, methods, train rows, columns) and outer ones (sites, methods, held rows, columns).
 
-    Both are divided by the root mean square of the inner ones, so that sites and methods can be averaged. `after` is called
-    with each site, its training rows and its held-out states.
+    Both are divided by the standard deviation of the inner ones, so that sites and methods can be averaged. `after` is called
+    with each site, its training rows and its held-out states. A site whose training rows are all the same scores every row 0:
+    nothing can be read there.
     """
     train, new = torch.as_tensor(np.flatnonzero(~held)), torch.as_tensor(np.flatnonzero(held))
     parts = [torch.as_tensor(np.flatnonzero(inner == fold)) for fold in np.unique(inner)]
-    inside = torch.empty(len(states), len(methods), len(train), columns.shape[1])
-    outside = torch.empty(len(states), len(methods), len(new), columns.shape[1])
+    inside = torch.zeros(len(states), len(methods), len(train), columns.shape[1], dtype=torch.float32)
+    outside = torch.zeros(len(states), len(methods), len(new), columns.shape[1], dtype=torch.float32)
     for site, rows in enumerate(states):
-        training = Training.of(rows[train])
-        inside[site], outside[site] = fit_scores(training, rows[new], methods, columns[train], parts)
-        if after:
-            after(site, training, rows[new])
+        if bool((rows[train] != rows[train[0]]).any()):
+            training = Training.of(rows[train])
+            inside[site], outside[site] = fit_scores(training, rows[new], methods, columns[train], parts)
+            if after:
+                after(site, training, rows[new])
         if report:
             report(site + 1, len(states))
-    scale = inside.square().mean(2, keepdim=True).sqrt().clamp_min(1e-30)
+    scale = inside.std(2, keepdim=True).clamp_min(1e-30)
     return inside / scale, outside / scale
 
 
@@ -180,15 +195,15 @@ def nested_evidence(
     truth = targets(labels, classes)
     outer_folds = group_folds(labels[0], groups, folds, generator)
     rows, count = labels.shape[1], labels.shape[0]
-    combined, single = torch.empty(rows, count * k), torch.empty(rows, count * k)
-    by_site = torch.empty(len(states), rows, count * k)
+    combined, single = (torch.empty(rows, count * k, dtype=torch.float32) for _ in range(2))
+    by_site = torch.empty(len(states), rows, count * k, dtype=torch.float32)
     choices, noise = [], []
     fake = targets(relabelled(labels[0], groups, NOISE_DRAWS, generator), classes)
     for fold in range(folds):
         held = outer_folds == fold
         inner_folds = group_folds(labels[0][~held], groups[~held], INNER_FOLDS, generator)
         step = (lambda done, of, fold=fold: report(fold * of + done, folds * of)) if report else None
-        share = torch.empty(len(states), len(methods))
+        share = torch.ones(len(states), len(methods), dtype=torch.float32)
         kept = torch.as_tensor(~held)
 
         def measure(

@@ -63,6 +63,13 @@ class Strand:
     provenance: dict[str, Any] = field(default_factory=dict)
     shown: tuple[Shown, ...] = ()
 
+    def __post_init__(self) -> None:
+        d, k = self.basis.shape
+        shapes = {"pattern": (d, k), "spectrum": (k,), "offset": (k,)}
+        for name, wanted in shapes.items():
+            if tuple(getattr(self, name).shape) != wanted:
+                raise ValueError(f"{name} of shape {tuple(getattr(self, name).shape)}, wanted {wanted} beside basis ({d}, {k})")
+
     @property
     def rank(self) -> int:
         return self.basis.shape[1]
@@ -95,6 +102,7 @@ class Strand:
             **{name: getattr(self, name) for name in SAID},
             "boundary": "output",
             "rank": self.rank,
+            "scale": self.scale.tolist(),
             "evidence": asdict(self.evidence),
             "shown": [asdict(row) for row in self.shown],
         }
@@ -105,8 +113,9 @@ class Strand:
     def load(cls, path: str | os.PathLike[str]) -> Strand:
         tensors, manifest = load_tensors(path)
         name = os.path.basename(path)  # noqa: PTH119 (PathLike)
-        if manifest.get("schema") != SCHEMA:
-            raise InputError(f"{name}: holds {manifest.get('schema')!r}, wanted a strand ({SCHEMA}); check which file this is")
+        schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
+        if schema != SCHEMA:
+            raise InputError(f"{name}: holds {str(schema)[:80]!r}, wanted a strand ({SCHEMA}); check which file this is")
         try:
             evidence = dict(manifest["evidence"])
             evidence["null"] = Null(**evidence["null"]) if evidence["null"] else None
@@ -118,7 +127,7 @@ class Strand:
                 evidence=Reading(**evidence),
                 shown=tuple(Shown(**row) for row in manifest["shown"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{name}: its manifest lacks or garbles {error}; save the strand again with this version") from None
 
     def __str__(self) -> str:

@@ -156,7 +156,7 @@ def attach(
         before_pass = _watch(attached.moment, subject)
         stack.callback(subject.module.register_forward_pre_hook(before_pass, with_kwargs=True, prepend=True).remove)
         for site, port in ports.items():
-            hook = _hook(port, reads.get(site), edits.get(site, ()), attached.moment, ends=site == last)
+            hook = _Hook(port, reads.get(site), edits.get(site, ()), attached.moment, ends=site == last)
             stack.callback(port.module.register_forward_hook(hook).remove)
         yield attached
 
@@ -184,13 +184,20 @@ def _tell(path: str, seen: Seen) -> Callable[..., None]:
     return after_module
 
 
-def hooks(module: nn.Module) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """Every hook that hangs on the network, as (module path, kind, ids): equal before and after if nothing was left behind."""
+Hook = tuple[str, str, int]  # module path, kind, number
+
+
+def hooks(module: nn.Module) -> frozenset[Hook]:
+    """Every hook that hangs on the network: equal before and after if nothing was left behind."""
     kinds = [name for name in vars(module) if name.endswith("_hooks")]
-    found = []
-    for path, part in module.named_modules():
-        found += [(path, kind, tuple(vars(part)[kind])) for kind in kinds if vars(part).get(kind)]
-    return tuple(found)
+    return frozenset(
+        (path, kind, number) for path, part in module.named_modules() for kind in kinds for number in vars(part).get(kind) or ()
+    )
+
+
+def edited(module: nn.Module) -> bool:
+    """Whether an enclosing `attach` has edits on this network now."""
+    return any(isinstance(hook, _Hook) and hook.edits for part in module.modules() for hook in part._forward_hooks.values())
 
 
 def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
@@ -221,24 +228,29 @@ def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
     return before_pass
 
 
-def _hook(
-    port: Port, read: Read | None, edits: Sequence[tuple[Edit, Scope]], moment: Moment, *, ends: bool
-) -> Callable[..., Any]:
-    def after_module(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        state = port.state(output)
-        for edit, scope in edits:
-            mask = scope.select(state, moment)
-            if mask is None:
-                state = _same_shape(edit(state), state, port)
-            elif bool(mask.any()):
-                state = torch.where(mask[..., None], _same_shape(edit(state), state, port), state)
-        if read is not None:
-            read(state, moment)
-        if ends:
-            raise _Stop
-        return port.replace(output, state) if edits else None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hook:
+    """What runs after a module: its edits, then its read."""
 
-    return after_module
+    port: Port
+    read: Read | None
+    edits: Sequence[tuple[Edit, Scope]]
+    moment: Moment
+    ends: bool
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        state = self.port.state(output)
+        for edit, scope in self.edits:
+            mask = scope.select(state, self.moment)
+            if mask is None:
+                state = _same_shape(edit(state), state, self.port)
+            elif bool(mask.any()):
+                state = torch.where(mask[..., None], _same_shape(edit(state), state, self.port), state)
+        if self.read is not None:
+            self.read(state, self.moment)
+        if self.ends:
+            raise _Stop
+        return self.port.replace(output, state) if self.edits else None
 
 
 def _same_shape(edited: Tensor, state: Tensor, port: Port) -> Tensor:

@@ -5,7 +5,8 @@ fingerprint. A GGUF file holds all three, so there it is the file's own hash: st
 it is the state dict. RWKV in transformers rescales its weights in its first pass, so such a module that has run differs from
 one that has not.
 
-Hashes of files are remembered in the user's cache by (real path, size, modification time).
+Hashes of files are remembered in the user's cache by (real path, size, modification time, change time, inode): weights that were
+written anew under an old modification time are hashed again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, MissingError
-from ..io import cache_folder, read_text, write_text
+from ..io import cache_folder, read_json, read_text, write_text
 from ..provenance import digest
 
 _CHUNK = 1 << 24  # bytes read at a time
@@ -40,6 +41,9 @@ def folder_fingerprint(folder: Path) -> str:
     template = [folder / name for name in ("chat_template.jinja", "tokenizer_config.json") if (folder / name).is_file()]
 
     def compute() -> str:
+        for path in [*words, *template]:  # what is cut off is refused here, by name: its readers raise whatever they like
+            if path.suffix == ".json":
+                read_json(path)
         tensors = [entry for path in weights for entry in stored_tensors(path)]
         texts = {path.name: _sha(_chunks(path, 0, path.stat().st_size)) for path in words}
         return digest(sorted(tensors), texts, _template(folder))
@@ -99,7 +103,7 @@ def _template(folder: Path) -> str | None:
     if (folder / "chat_template.jinja").is_file():
         return read_text(folder / "chat_template.jinja")
     if (folder / "tokenizer_config.json").is_file():
-        return json.loads(read_text(folder / "tokenizer_config.json")).get("chat_template")
+        return read_json(folder / "tokenizer_config.json").get("chat_template")
     return None
 
 
@@ -121,8 +125,13 @@ def _sha(chunks: Iterable[bytes]) -> str:
     return sha.hexdigest()
 
 
+def _facts(path: Path) -> tuple[str | int, ...]:
+    now = path.stat()
+    return os.path.realpath(path), now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
+
+
 def _remembered(paths: Sequence[Path], compute: Any) -> str:
-    facts = [(os.path.realpath(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    facts = [_facts(path) for path in paths]
     note = cache_folder() / "fingerprints" / digest(facts)
     if note.is_file():
         return read_text(note)

@@ -15,9 +15,10 @@ from importlib import metadata, util
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import InputError, MissingError
-from ..io import cache_folder
+from ..io import cache_folder, cannot_write
 from .fingerprint import file_fingerprint
 from .quiet import quiet
 
@@ -50,10 +51,8 @@ def converted(path: Path, fingerprint: str) -> Path:
             made = Path(temporary) / "model"
             _convert(path, made)
             _settle(made, target)
-    except OSError as error:
-        raise MissingError(
-            f"cannot keep the converted model in {target.parent}: {error}; free room or set STRANDSCOPE_CACHE"
-        ) from error
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        raise cannot_write(target, error, "set STRANDSCOPE_CACHE to another place") from error
     return target
 
 

@@ -2,7 +2,9 @@
 
 What `load` promises: weights come from safetensors or GGUF, never from a pickle; no code from a model's repository runs unless
 `trust_remote_code` is asked for; every weight that the network needs was in the files; and the subject passed its selfcheck, or
-is refused with the line that failed. A module in memory is used as it is and not copied or changed.
+is refused with the line that failed. A module in memory is used as it is, not copied, and its weights are not changed. One thing
+stays behind on a module of transformers: the first pass that asks for `output_hidden_states`, and opening makes one, has
+transformers hang recording hooks of its own on it, which it never takes off and which change no result.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import nn
 
 from ..errors import InputError, MissingError, TrustError
 from .anatomy import structure
+from .attach import hooks
 from .fingerprint import folder_fingerprint, module_fingerprint
 from .gguf import EMBEDDED, converted, embedded_file, gguf_fingerprint
 from .probe import batch_for, quiet_mode, rows_for
@@ -67,6 +70,8 @@ def load(
             )
         return _open_module(what, batch, probe, tokenizer, check)
     text = os.fspath(what)
+    if not text.strip():
+        raise InputError("what: the name of the model is empty; wanted smollm2, a hub id, a folder or a .gguf file")
     folder, fingerprint, source = _find(text, revision, offline, trust_remote_code)
     if source["kind"] in ("embedded", "gguf") and dtype in (None, "auto"):
         dtype = "bfloat16"
@@ -109,12 +114,12 @@ def _examined(
     with quiet():  # transformers tells in its first passes which optional kernels are not installed
         subject = replace(subject, anatomy=verify(subject, first), _ports={})
     if check == "none":
-        return subject
+        return replace(subject, hooks=hooks(module))
     checks = selfcheck(subject, full=check == "full")
     failed = [line for line in checks if line.status == "failed"]
     if failed:
         raise TrustError(f"{name} failed its selfcheck: {failed[0]}; its numbers could not be trusted, so it is refused")
-    return replace(subject, checks=checks)
+    return replace(subject, checks=checks, hooks=hooks(module))
 
 
 def _first_pass(name: str, module: nn.Module, batch: Batch, rows: Sequence[Any]) -> Any:
@@ -241,8 +246,12 @@ def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
         return None
     from transformers import AutoTokenizer
 
-    with quiet():
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{folder}: its tokenizer cannot be opened ({reason}); copy or download it again") from error
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | str:

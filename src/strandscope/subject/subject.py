@@ -18,6 +18,7 @@ from .site import Site, parse_pattern
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from .attach import Hook
     from .selfcheck import Check
 
 Batch = Callable[[Sequence[Any]], dict[str, Tensor]]
@@ -29,6 +30,7 @@ class Subject:
     """A network that `load` opened and checked.
 
     `batch` turns rows into the keyword arguments of the forward pass; `probe` holds the few made-up rows that checks run on.
+    `hooks` are those that hung on the module when it was opened; any other is somebody's.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Subject:
     batch: Batch
     checks: tuple[Check, ...] = ()
     probe: tuple[Any, ...] = field(default=(), repr=False)
+    hooks: frozenset[Hook] = field(default=frozenset(), repr=False)
     _ports: dict[Site, Port] = field(default_factory=dict, repr=False)
 
     def port(self, site: str | Site) -> Port:
@@ -85,6 +88,15 @@ class Subject:
         return next(self.module.parameters()).dtype
 
     @property
+    def context(self) -> int | None:
+        """The most tokens a row may have, by the network's configuration or else its tokenizer; None where neither says."""
+        config = getattr(self.module, "config", None)
+        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "context_length")]
+        limits.append(getattr(self.tokenizer, "model_max_length", None))
+        # tokenizers that know no limit say 1e30
+        return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
+
+    @property
     def unembedding(self) -> Tensor | None:
         """Weight (vocabulary or classes, d) of the head; None in a network without one."""
         weight = None if self.anatomy.head is None else self.module.get_submodule(self.anatomy.head).weight
@@ -111,7 +123,10 @@ class Subject:
     def render(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The chat as text, by the tokenizer's own template."""
         if self.tokenizer is None or not self.tokenizer.chat_template:
-            raise InputError(f"{self.name} has no chat template; use plain text (chat=False)")
+            raise InputError(
+                f'{self.name} has no chat template; give plain text: in a file rows with "text" in place of "messages", '
+                "in Python generate(…, chat=False)"
+            )
         text = self.tokenizer.apply_chat_template(
             [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
         )
@@ -130,6 +145,9 @@ class Subject:
         """The network's reply, without the prompt. `options` go to `generate` of transformers (temperature, top_p, …).
 
         Sampling draws from `seed` alone; the caller's random state is left as it was.
+
+        Raises:
+            InputError: it cannot generate, or prompt and reply are together longer than the context.
         """
         if self.tokenizer is None or not self.anatomy.decodes:
             raise InputError(f"{self.name} cannot generate text: it has no {'tokenizer' if self.anatomy.decodes else 'decoder'}")
@@ -137,12 +155,18 @@ class Subject:
         tokens = self.tokenizer(text, return_tensors="pt", add_special_tokens=special, return_token_type_ids=False).to(
             self.device
         )
+        length = tokens["input_ids"].shape[1]
+        if self.context is not None and length + max_new_tokens > self.context:
+            raise InputError(
+                f"prompt: {length} tokens and {max_new_tokens} new ones, and the context of {self.name} holds {self.context}; "
+                "shorten the prompt or ask for fewer new tokens"
+            )
         if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token_id is not None:
             options.setdefault("pad_token_id", self.tokenizer.eos_token_id)
         with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             made = self.module.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=do_sample, **options)  # type: ignore[operator]
-        return str(self.tokenizer.decode(made[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+        return str(self.tokenizer.decode(made[0, length:], skip_special_tokens=True))
 
     def token_states(self, row: str | Messages, site: str | Site) -> tuple[list[str], Tensor]:
         """The tokens of a text or chat and their states (tokens, d) at a site, in fp32."""
