@@ -210,7 +210,7 @@ def run(size: Size) -> Results:
             _coverage_line("coverage of the 95 % interval, all settings", results),
             *(
                 _coverage_line(
-                    f"coverage, {method} in {dimensions} dimensions, best AUROC {best:.2f}, group effect {b:g}, interaction {c:g}",
+                    f"coverage, {method} in {dimensions} dimensions, AUROC {best:.2f}, group effect {b:g}, interaction {c:g}",
                     part,
                 )
                 for (best, (b, c), (method, dimensions)), part in zip(SETTINGS, by_setting, strict=True)

@@ -273,14 +273,20 @@ def test_a_dose_of_which_too_much_is_rounding_is_refused(bench: Bench, monkeypat
     monkeypatch.setattr(dosing, "TOO_ROUGH", 2e-4)
     find_dose(bench, SITE, vector(), 0.02)
     monkeypatch.setattr(dosing, "TOO_ROUGH", 1e-5)
-    with pytest.raises(TrustError, match=r"^nats: got 0\.02, but at resid:1 rounding in float32 alone costs .* ask for more, or"):
+    with pytest.raises(TrustError, match=r"^nats: got 0\.02, but at resid:1 rounding in float32 alone costs .* ask for more$"):
         find_dose(bench, SITE, vector(), 0.02)
 
 
-@pytest.mark.xfail(reason="a hundredth of so small a push is rounded away, and then costs nothing", raises=pytest.fail.Exception)
-def test_a_dose_so_small_that_all_of_it_is_rounding_is_refused(rough: Bench) -> None:
-    with pytest.raises(TrustError, match=r"^nats: got 1e-05, but at resid:1 rounding in bfloat16 alone costs"):
-        find_dose(rough, SITE, vector(), 1e-5)
+@pytest.mark.parametrize("nats", [1e-4, 1e-5, 1e-6, 1e-7, 1e-9])
+def test_a_dose_so_small_that_all_of_it_is_rounding_is_refused(rough: Bench, nats: float) -> None:
+    """Also where a hundredth of the push is rounded away and costs nothing, and where no scale costs so little."""
+    with pytest.raises(TrustError, match=r"^nats: got \S+, but .*rounding in bfloat16.*; ask for more, or load the network with"):
+        find_dose(rough, SITE, vector(), nats)
+
+
+def test_nobody_is_told_to_go_to_the_dtype_he_has(bench: Bench) -> None:
+    with pytest.raises(TrustError, match=r"rounding in float32.*; ask for more$"):
+        find_dose(bench, SITE, vector(), 1e-15)
 
 
 @pytest.mark.parametrize("nats", [0, -0.02, float("nan"), float("inf"), -float("inf")])
@@ -296,7 +302,28 @@ def test_nats_out_of_reach_are_refused_with_what_was_reached(bench: Bench) -> No
 
 def test_a_push_that_breaks_the_network_is_refused(bench: Bench) -> None:
     with pytest.raises(TrustError, match="made the network's output NaN or infinite; ask for fewer nats"):
-        find_dose(bench, SITE, vector(0, float("inf")), 0.02)
+        find_dose(bench, SITE, vector(0, 1e38), 0.02, start=10.0)
+
+
+@pytest.mark.parametrize("direction", [torch.zeros(32), vector(0, float("nan")), vector(0, float("inf"))])
+def test_what_is_no_direction_is_refused(bench: Bench, direction: Tensor) -> None:
+    with pytest.raises(InputError, match=r"^direction: got zeros, NaN or infinities, wanted one finite vector"):
+        find_dose(bench, SITE, direction, 0.02)
+    with pytest.raises(InputError, match=r"^direction: got shape \(1, 32\), wanted one finite vector"):
+        find_dose(bench, SITE, vector()[None], 0.02)
+
+
+def test_a_bench_of_one_prompt_is_refused(subject: Subject) -> None:
+    with pytest.raises(InputError, match=r"^prompts: got 1, wanted at least 2"):
+        Bench.of(subject, 1)
+
+
+def test_positions_that_are_none_are_refused(subject: Subject, bench: Bench, strand: Strand) -> None:
+    with pytest.raises(InputError, match=r"^positions: got 'first', wanted 'all' or 'last'$"):
+        find_dose(bench, SITE, vector(), 0.02, positions="first")  # type: ignore[arg-type]
+    wrong = steer(subject, strand, dose=given(0.8), positions="first")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^positions: got 'first', wanted 'all' or 'last'$"), wrong:
+        pass
 
 
 @pytest.mark.parametrize("width", [1, 31, 33])
@@ -555,6 +582,14 @@ def test_a_network_that_left_padding_changes_gets_its_prompts_one_by_one(
     assert rows == [1] * 6
     replies(subject, PROMPTS, 6)
     assert rows[6:] == [3]
+
+
+def test_replies_to_nothing_or_beyond_the_context_are_refused(subject: Subject) -> None:
+    with pytest.raises(InputError, match=r"^prompts: got none, wanted at least one$"):
+        replies(subject, [], 6)
+    assert subject.context is not None
+    with pytest.raises(InputError, match=r"^prompt: \d+ tokens and \d+ new ones, and the context of .* holds \d+; shorten"):
+        replies(subject, PROMPTS, subject.context)
 
 
 @pytest.fixture(scope="module")

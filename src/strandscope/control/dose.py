@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NATS = "nats per next token"
 HUNDREDTH = 0.01  # of the dose: without rounding it costs about a ten-thousandth
 TOO_ROUGH = 0.25  # share of the wanted cost that rounding may make up
+SMALL = 0.01  # nats below which the cost at twice the scale is looked at too
 CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
 MOST = 24  # evaluations before the search gives up
 _LEVEL = 0.95
@@ -72,7 +73,13 @@ class Bench:
 
     @classmethod
     def of(cls, subject: Subject, prompts: int = 300, seed: int = 0) -> Bench:
-        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics, asked as chats."""
+        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics, asked as chats.
+
+        Raises:
+            InputError: fewer than 2 prompts, or a network that predicts no next token or takes no chat.
+        """
+        if prompts < 2:
+            raise InputError(f"prompts: got {prompts}, wanted at least 2, for a mean with an interval")
         chosen = neutral_prompts()
         if prompts < len(chosen):
             chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
@@ -86,12 +93,13 @@ class Bench:
     def costs(self, site: Site, edit: Add, positions: Applied) -> NDArray[np.float64]:
         """KL(p₀ ‖ p_c) of each prompt, in nats."""
         edited = next_token_logprobs(self.subject, self.tokens, {site: [(edit, Scope(positions=positions))]})
-        divergence = (self.plain.exp() * (self.plain - edited)).sum(-1)
+        plain = self.plain.double()
+        divergence = (plain.exp() * (plain - edited.double())).sum(-1)
         if not bool(torch.isfinite(divergence).all()):
             raise TrustError(
                 f"the edit at {site} with scale {edit.scale:g} made the network's output NaN or infinite; ask for fewer nats"
             )
-        return divergence.double().clamp_min(0).numpy()
+        return divergence.clamp_min(0).numpy()
 
 
 def _spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -120,11 +128,11 @@ def find_dose(
         start: the first scale tried; the answer does not depend on it beyond the search's tolerance of 2 %.
 
     Raises:
-        InputError: `nats` is not above 0, or no scale costs so much.
+        InputError: `nats` is not above 0, the direction is no direction, or no scale costs so much.
         TrustError: rounding makes up over a quarter of so small a cost.
     """
-    if not (math.isfinite(nats) and nats > 0):
-        raise InputError(f"nats: got {nats}, wanted a cost above 0, such as 0.02")
+    check_wanted(nats, positions)
+    check_direction(direction)
     where = Site.parse(site)
     tried: dict[float, float] = {}
     low, high, scale = 0.0, math.inf, start
@@ -136,20 +144,55 @@ def find_dose(
         if abs(cost / nats - 1) <= CLOSE:
             floor = bench.costs(where, Add(direction, HUNDREDTH * scale), positions)
             _refuse_rounding(bench, where, nats, float(floor.mean()))
+            if nats < SMALL:
+                twice = bench.costs(where, Add(direction, 2 * scale), positions)
+                _refuse_rounding(bench, where, nats, (4 * cost - float(twice.mean())) / 3)
             return _dose(bench, where, positions, direction, nats, scale, costs, floor, _slope(tried, scale))
         low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
         scale = _next(scale, cost / nats, _slope(tried, scale), low, high)
-    reached = max(tried.values())
-    raise InputError(f"nats: got {nats:g}, but pushing at {where} reached {reached:.3g} nats in {MOST} tries; ask for fewer")
+    raise _not_found(bench, where, nats, tried)
 
 
-def _refuse_rounding(bench: Bench, site: Site, nats: float, floor: float) -> None:
-    if floor > TOO_ROUGH * nats:
-        name = str(bench.subject.dtype).removeprefix("torch.")
+def check_wanted(nats: float, positions: str) -> None:
+    if not (math.isfinite(nats) and nats > 0):
+        raise InputError(f"nats: got {nats}, wanted a cost above 0, such as 0.02")
+    if positions not in get_args(Applied):
+        raise InputError(f"positions: got {positions!r}, wanted 'all' or 'last'")
+
+
+def check_direction(direction: Tensor) -> None:
+    if direction.ndim != 1 or not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
+        what = f"shape {tuple(direction.shape)}" if direction.ndim != 1 else "zeros, NaN or infinities"
+        raise InputError(f"direction: got {what}, wanted one finite vector (d,) that is not zero")
+
+
+def _refuse_rounding(bench: Bench, site: Site, nats: float, rounding: float) -> None:
+    """`rounding` is measured in two ways: at a hundredth of the scale, where next to nothing else is left; and, because a
+    hundredth of a small push may round to none at all, as the r of cost(c) = ac² + r through a scale and its double."""
+    if rounding > TOO_ROUGH * nats:
+        rough = _dtype(bench)
         raise TrustError(
-            f"nats: got {nats:g}, but at {site} rounding in {name} alone costs {floor:.2g} nats; "
-            "ask for more, or load the network with dtype='float32'"
+            f"nats: got {nats:g}, but at {site} rounding in {rough} alone costs {rounding:.2g} nats; {_finer(rough)}"
         )
+
+
+def _not_found(bench: Bench, site: Site, nats: float, tried: dict[float, float]) -> InputError | TrustError:
+    below, above = ([cost for cost in tried.values() if (cost > nats) == more] for more in (False, True))
+    if not above:
+        return InputError(
+            f"nats: got {nats:g}, but pushing at {site} reached {max(below):.3g} nats in {MOST} tries; ask for fewer"
+        )
+    rough = _dtype(bench)
+    jump = f"the cost at {site} jumps from {max(below, default=0.0):.2g} to {min(above):.2g} nats"
+    return TrustError(f"nats: got {nats:g}, but by rounding in {rough} {jump}; {_finer(rough)}")
+
+
+def _dtype(bench: Bench) -> str:
+    return str(bench.subject.dtype).removeprefix("torch.")
+
+
+def _finer(dtype: str) -> str:
+    return "ask for more" + ("" if dtype in ("float32", "float64") else ", or load the network with dtype='float32'")
 
 
 def _next(scale: float, excess: float, slope: float, low: float, high: float) -> float:

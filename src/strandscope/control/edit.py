@@ -24,6 +24,8 @@ class Add:
     _ready: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, states: Tensor) -> Tensor:
+        if self.scale == 0:
+            return states
         key = (states.dtype, states.device)
         if len(self.direction) != states.shape[-1]:
             wide = f"got one of width {len(self.direction)}, the states here have {states.shape[-1]}"

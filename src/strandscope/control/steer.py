@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
-from .dose import Applied, Bench, Dose, direction_digest, find_dose
+from .dose import Applied, Bench, Dose, check_wanted, direction_digest, find_dose
 from .edit import Add
 from .texts import replies
 
@@ -53,16 +53,15 @@ def steer(
         TrustError: the strand is from another network. InputError: no scale costs so much.
     """
     strand.check(subject.fingerprint, force=force)
+    check_wanted(nats, positions)
     site, direction = Site.parse(strand.site), _push(strand, toward)
     subject.port(site)
     if dose is None:
         dose = find_dose(Bench.of(subject), site, direction, nats, positions=positions)
     elif dose.push != direction_digest(direction):
         raise InputError("dose: was found for another direction or its opposite; leave it out to have it found, or find it again")
-    elif (dose.site, dose.positions) != (strand.site, positions):
-        raise InputError(
-            f"dose: was found at {dose.site}, {dose.positions} positions, wanted {strand.site}, {positions}; find it again"
-        )
+    elif (dose.site, dose.positions) != (str(site), positions):
+        raise InputError(f"dose: was found at {dose.site}, {dose.positions} positions, wanted {site}, {positions}; find it again")
     with _pushed(subject, site, direction, dose, positions):
         yield dose
 
@@ -121,6 +120,9 @@ def trial(
     Random directions have the covariance of the states of neutral prompts at the strand's site, and doses of their own.
     """
     strand.check(subject.fingerprint)
+    check_wanted(nats, positions)
+    if n_random < 0:
+        raise InputError(f"n_random: got {n_random}, wanted how many random directions, 0 for none")
     site = Site.parse(strand.site)
     bench = Bench.of(subject, dose_prompts, seed)
     directions = [_push(strand, 1), _push(strand, -1), *_random_directions(bench, strand, n_random, seed)]

@@ -142,9 +142,9 @@ def score_interval(
         return (a - auroc) ** 2 - quantile**2 * effect * independent_variance(a, positives, negatives)
 
     edge = 1e-12
-    inner = auroc if auroc < 1 else 1 - 1e-9  # at 1 the two sides of the test meet there as well as at the end that is wanted
+    inner = min(max(auroc, 1e-9), 1 - 1e-9)  # at 0 and 1 the test turns there as well as at the end that is wanted
     low = _root(excess, edge, inner) if auroc > edge and excess(edge) > 0 > excess(inner) else 0.0
-    high = _root(excess, auroc, 1 - edge) if auroc < 1 - edge and excess(1 - edge) > 0 > excess(auroc) else 1.0
+    high = _root(excess, inner, 1 - edge) if auroc < 1 - edge and excess(1 - edge) > 0 > excess(inner) else 1.0
     return min(low, auroc), max(high, auroc)
 
 

@@ -114,7 +114,7 @@ def find(
     shown = _shown(evidence, labels, examples, rows.order)
     provenance = {
         "data": examples.digest, "rows": len(labels), "seed": seed, "folds": folds, "permutations": permutations,
-        "methods": [str(candidate) for candidate in candidates], "versions": versions(),
+        "captured_under_edits": acts.edited, "methods": [str(candidate) for candidate in candidates], "versions": versions(),
     }  # fmt: skip
     strands = tuple(
         _strand(acts, labels, sites[site], states[site], candidates[choice.methods[place]], single, shown, provenance)

@@ -156,17 +156,21 @@ class Subject:
             self.device
         )
         length = tokens["input_ids"].shape[1]
-        if self.context is not None and length + max_new_tokens > self.context:
-            raise InputError(
-                f"prompt: {length} tokens and {max_new_tokens} new ones, and the context of {self.name} holds {self.context}; "
-                "shorten the prompt or ask for fewer new tokens"
-            )
+        self.require_room(length, max_new_tokens)
         if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token_id is not None:
             options.setdefault("pad_token_id", self.tokenizer.eos_token_id)
         with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             made = self.module.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=do_sample, **options)  # type: ignore[operator]
         return str(self.tokenizer.decode(made[0, length:], skip_special_tokens=True))
+
+    def require_room(self, length: int, max_new_tokens: int) -> None:
+        """Refuse a prompt of so many tokens that, with its reply, is longer than the context."""
+        if self.context is not None and length + max_new_tokens > self.context:
+            raise InputError(
+                f"prompt: {length} tokens and {max_new_tokens} new ones, and the context of {self.name} holds {self.context}; "
+                "shorten the prompt or ask for fewer new tokens"
+            )
 
     def token_states(self, row: str | Messages, site: str | Site) -> tuple[list[str], Tensor]:
         """The tokens of a text or chat and their states (tokens, d) at a site, in fp32."""
