@@ -277,11 +277,17 @@ def test_a_dose_of_which_too_much_is_rounding_is_refused(bench: Bench, monkeypat
         find_dose(bench, SITE, vector(), 0.02)
 
 
-@pytest.mark.parametrize("nats", [1e-4, 1e-5, 1e-6, 1e-7, 1e-9])
+@pytest.mark.parametrize("nats", [5e-5, 1e-5, 1e-6, 1e-7, 1e-9])
 def test_a_dose_so_small_that_all_of_it_is_rounding_is_refused(rough: Bench, nats: float) -> None:
     """Also where a hundredth of the push is rounded away and costs nothing, and where no scale costs so little."""
     with pytest.raises(TrustError, match=r"^nats: got \S+, but .*rounding in bfloat16.*; ask for more, or load the network with"):
         find_dose(rough, SITE, vector(), nats)
+
+
+@pytest.mark.parametrize("nats", [0.02, 1e-3, 3e-4])
+def test_a_dose_in_bf16_that_is_not_refused_is_the_dose_in_fp32(bench: Bench, rough: Bench, nats: float) -> None:
+    fine, coarse = (find_dose(each, SITE, vector(), nats).scale.value for each in (bench, rough))
+    assert coarse == pytest.approx(fine, rel=0.1)
 
 
 def test_nobody_is_told_to_go_to_the_dtype_he_has(bench: Bench) -> None:

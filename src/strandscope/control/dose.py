@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 NATS = "nats per next token"
 HUNDREDTH = 0.01  # of the dose: without rounding it costs about a ten-thousandth
 TOO_ROUGH = 0.25  # share of the wanted cost that rounding may make up
-SMALL = 0.01  # nats below which the cost at twice the scale is looked at too
+SMALL = 0.01  # nats below which a larger scale is looked at too
+SQUARE = 0.05  # nats up to which a cost grows as the square of the scale, near enough to tell it from rounding
 CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
 MOST = 24  # evaluations before the search gives up
 _LEVEL = 0.95
@@ -145,8 +146,9 @@ def find_dose(
             floor = bench.costs(where, Add(direction, HUNDREDTH * scale), positions)
             _refuse_rounding(bench, where, nats, float(floor.mean()))
             if nats < SMALL:
-                twice = bench.costs(where, Add(direction, 2 * scale), positions)
-                _refuse_rounding(bench, where, nats, (4 * cost - float(twice.mean())) / 3)
+                times = math.sqrt(SQUARE / nats)
+                more = float(bench.costs(where, Add(direction, times * scale), positions).mean())
+                _refuse_rounding(bench, where, nats, (times**2 * cost - more) / (times**2 - 1))
             return _dose(bench, where, positions, direction, nats, scale, costs, floor, _slope(tried, scale))
         low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
         scale = _next(scale, cost / nats, _slope(tried, scale), low, high)
@@ -168,7 +170,7 @@ def check_direction(direction: Tensor) -> None:
 
 def _refuse_rounding(bench: Bench, site: Site, nats: float, rounding: float) -> None:
     """`rounding` is measured in two ways: at a hundredth of the scale, where next to nothing else is left; and, because a
-    hundredth of a small push may round to none at all, as the r of cost(c) = ac² + r through a scale and its double."""
+    hundredth of a small push may round to none at all, as the r of cost(c) = ac² + r through the scale and a larger one."""
     if rounding > TOO_ROUGH * nats:
         rough = _dtype(bench)
         raise TrustError(
