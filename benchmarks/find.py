@@ -28,6 +28,7 @@ from strandscope.statistics.detect import area, area_difference
 from strandscope.statistics.resample import group_folds
 from strandscope.strand.linear import DEFAULT
 from strandscope.strand.nested import nested_evidence
+from strandscope.strand.rows import Ordered
 
 PACKS = ("harm", "truth", "sentiment", "formality", "certainty", "spanish")
 GRID = tuple(product((1.0, 10.0, 100.0), (True, False)))  # bandwidth, centre_grads
@@ -93,10 +94,10 @@ def peer_scores(
     return single, several
 
 
-def our_scores(acts: ss.Activations, sites: Sequence[Tensor]) -> tuple[Floats, Ints, float]:
-    """The cross-fitted scores behind `ss.find(acts).decodable`, their folds (by the same generator) and noise share."""
-    generator = numpy_generator(0, "folds", acts.examples.digest)
-    evidence = nested_evidence(sites, acts.labels[None], acts.groups, 2, DEFAULT, FOLDS, generator)
+def our_scores(rows: Ordered) -> tuple[Floats, Ints, float]:
+    """The cross-fitted scores behind `ss.find(…).decodable`, their folds (by the same generator) and noise share."""
+    generator = numpy_generator(0, "folds", rows.key)
+    evidence = nested_evidence(rows.states, rows.labels[None], rows.groups, 2, DEFAULT, FOLDS, generator)
     return evidence.combined[:, 0, 0].double().numpy(), evidence.folds, evidence.noise.combined
 
 
@@ -111,14 +112,14 @@ class Compared:
 
 
 def compare(pack: str, acts: ss.Activations) -> Compared:
-    sites = [acts.at(site).float() for site in acts.sites]
-    mine, folds, noise = our_scores(acts, sites)
+    rows = Ordered.of(acts)
+    mine, folds, noise = our_scores(rows)
     stated = ss.find(acts, permutations=0).decodable.value
-    labels, groups = acts.labels, acts.groups
+    labels, groups = rows.labels, rows.groups
     ours = area(mine, labels, groups, folds).value
     if stated is None or abs(ours - stated) > 1e-9:
         raise SystemExit(f"{pack}: these scores give {ours}, find says {stated}: not the same procedure")
-    theirs = peer_scores(sites, labels, groups, folds, numpy_generator(0, "peer", acts.examples.digest))
+    theirs = peer_scores(rows.states, labels, groups, folds, numpy_generator(0, "peer", acts.examples.digest))
     areas = tuple(area(scores, labels, groups, folds).value for scores in theirs)
     both = (noise, noise)  # the peer's own share is unknown; it is fitted to the same rows
     differences = tuple(area_difference(mine, scores, labels, groups, folds, noise=both) for scores in theirs)

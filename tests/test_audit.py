@@ -113,6 +113,22 @@ def test_a_finished_audit_is_rendered_again_and_another_seed_or_data_is_not_take
         ss.audit(subject, [TOLD], tmp_path, quick=True)
 
 
+def test_equal_weights_that_behave_otherwise_are_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a configuration changes stands in no weight, and the angles of the positions not in the printed module either."""
+    folder = tiny_chat.save_model(tmp_path / "model")
+    first = ss.load(folder, check="full")
+    ss.audit(first, [TOLD], tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["rope_parameters"]["rope_theta"] = 10.0
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    second = ss.load(folder, check="full")
+    assert second.fingerprint == first.fingerprint and repr(second.module) == repr(first.module)
+    done = ss.audit(second, [TOLD], tmp_path / "out")
+    assert not done.report.provenance.resumed
+    again = ss.audit(second, [TOLD], tmp_path / "out")
+    assert again.report.provenance.resumed
+
+
 def test_a_spoilt_earlier_stage_is_told_and_not_taken(subject: ss.Subject, tmp_path: Path) -> None:
     ss.audit(subject, [TOLD], tmp_path, steer=False)
     (kept,) = (tmp_path / ".work").glob("*/found.json")

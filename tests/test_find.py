@@ -313,6 +313,24 @@ def test_the_order_of_the_rows_is_no_matter():
     assert figures(first) == figures(again) and torch.equal(first.best.basis, again.best.basis)
 
 
+@pytest.mark.parametrize("farther", ["resid:0", "resid:2"])
+def test_sites_that_all_read_it_are_ordered_by_how_far_apart_the_classes_are(farther):
+    """At three sites the AUROC is 1; before or after the planted one, the strand is where the gap is widest."""
+    labels, groups = arranged()
+    states = states_with(labels, groups, 6.0)
+    for site, rows in states.items():
+        rows[:, 1] += torch.as_tensor(labels) * (18.0 if str(site) == farther else 6.0)
+    found = ss.find(made(states, labels, groups), permutations=0)
+    assert all(point.reading.value > 0.999 for point in found.layers)
+    assert found.best.site == farther
+
+
+def test_a_strand_says_whether_its_states_were_captured_under_edits():
+    acts = planted()
+    for edited in (False, True):
+        assert ss.find(replace(acts, edited=edited), permutations=0).best.provenance["captured_under_edits"] is edited
+
+
 # What cannot be measured
 
 
