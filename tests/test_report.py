@@ -132,6 +132,21 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
     )
 
 
+def test_the_table_says_below_it_what_could_have_been_detected_where_nothing_was() -> None:
+    made = report()
+    assert "not detected" not in str(table.lines(made))
+    absent = replace(made, findings=concept_findings(measured(p=0.4), 0.4, 1, f.Unmeasured(reason="not detected")))
+    assert table.lines(absent)[-2:] == [
+        "",
+        "harm was not detected: these 240 rows would have shown an AUROC from 0.62 [0.61, 0.63] on (power 0.8, asked alone)",
+    ]
+    few = measured(p=0.4)
+    none = Reading.not_measured("so few rows would have detected none", unit="AUROC", method="power")
+    few = replace(few, readings=replace(few.readings, detectable=none))
+    short = replace(made, findings=concept_findings(few, 0.4, 1, f.Unmeasured(reason="not detected")))
+    assert table.lines(short)[-1] == "harm was not detected: so few rows would have detected none"
+
+
 def test_published_schema_is_that_of_the_models_and_a_report_conforms() -> None:
     published = Path(strandscope.report.__file__).with_name("schema.json")
     assert published.read_text(encoding="utf-8") == f.schema_text()

@@ -34,9 +34,21 @@ def rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def lines(report: Report) -> list[str]:
-    """For a terminal."""
+    """For a terminal; below the table, what could have been detected where nothing was."""
     table = aligned([HEADER, *[tuple(visible(cell, lines=False) for cell in row) for row in rows(report)]])
-    return [headline(report), "", *table]
+    limits = [_limit(report, entry.name) for entry in report.concepts if _absent(report, entry.name)]
+    return [headline(report), "", *table, *(["", *limits] if limits else [])]
+
+
+def _absent(report: Report, name: str) -> bool:
+    return report.finding(f"{name}.decodable").verdict == "not detected"
+
+
+def _limit(report: Report, name: str) -> str:
+    reading = report.finding(f"{name}.detectable").reading
+    shown = f"these {reading.n} rows would have shown an AUROC from {brief(reading)} on (power 0.8, asked alone)"
+    said = reading.reason if reading.value is None else shown
+    return visible(f"{name} was not detected: {said}", lines=False)
 
 
 def headline(report: Report) -> str:
