@@ -159,8 +159,17 @@ def test_packs_that_a_network_cannot_take_are_named(tmp_path: Path) -> None:
     names, sentence = packs(bare, quick=False)
     assert names == ["truth", "sentiment", "formality", "certainty"]
     assert sentence.startswith("harm, spanish: left out") and "chat template" in sentence
-    done = ss.audit(bare, [TOLD])
-    assert done.report.finding("told.steer").reading.reason.startswith("its tokenizer has no chat template")
+
+
+def test_a_network_without_a_chat_template_is_pushed_on_plain_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "trial", TRIAL)
+    bare = ss.load(tiny_chat.save_model(tmp_path, chat=False))
+    done = ss.audit(bare, [TOLD], tmp_path / "audit", quick=True)
+    pushed = done.report.concepts[0].steering
+    assert isinstance(pushed, Pushes) and not pushed.chat
+    assert "neutral prompts as plain texts" in done.report.finding("told.steer").reading.method
+    assert pushed.texts[0].plain == bare.generate(pushed.texts[0].prompt, stages.QUICK.max_new_tokens, chat=False)
+    assert "Continued:" in (tmp_path / "audit" / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_network_is_as_it_was(subject: ss.Subject) -> None:

@@ -49,6 +49,13 @@ def token_rows(prefix=PREFIX, lengths=(5, 9, 1, 6, 9, 3, 7)):
     )
 
 
+def tensor_rows(subject):
+    generator = torch.Generator().manual_seed(5)
+    return Examples.from_rows(
+        [{"tensor": torch.randn(subject.probe[0].shape, generator=generator), "label": n % 2} for n in range(70)], name="images"
+    )
+
+
 def alone(subject, row, sites):
     """The states (positions, d) of one row run by itself, without padding, cache or stopping."""
     states, handles = {}, []
@@ -97,10 +104,7 @@ def test_states_are_those_of_each_row_alone(network, family, prefix):
 @pytest.mark.parametrize("family", ["ViT", "ConvNeXt", "plain MLP"])
 def test_states_of_rows_that_are_no_tokens(network, family):
     subject = network(family)
-    generator = torch.Generator().manual_seed(5)
-    examples = Examples.from_rows(
-        [{"tensor": torch.randn(subject.probe[0].shape, generator=generator), "label": n % 2} for n in range(70)], name="images"
-    )
+    examples = tensor_rows(subject)
     for site in subject.sites("resid:*"):
         port, kept = subject.port(site), []
         handle = port.module.register_forward_hook(lambda _m, _a, output, port=port, kept=kept: kept.append(port.state(output)))
@@ -260,6 +264,16 @@ def test_states_captured_under_edits_say_so(network, tmp_path):
     assert made.edited and repr(made).endswith("under edits") and not capture(subject, examples, "resid:2").edited
     made.save(tmp_path / "a.safetensors")
     assert Activations.load(tmp_path / "a.safetensors").edited
+
+
+@pytest.mark.parametrize("kind", ["tokens", "images"])
+def test_every_batch_says_whether_it_was_captured_under_edits(network, kind):
+    subject = network("Llama" if kind == "tokens" else "ViT")
+    examples = token_rows() if kind == "tokens" else tensor_rows(subject)
+    site, batches = subject.sites("resid:1")[0], stream(subject, examples, "resid:1", batch_tokens=1)
+    assert not next(batches).edited
+    with attach(subject, edits={site: [(push, Scope())]}):
+        assert next(batches).edited
 
 
 @pytest.mark.parametrize("kind", ["tokens", "images"])

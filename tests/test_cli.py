@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import jsonschema
@@ -25,6 +24,7 @@ from strandscope.cli import main as program
 from strandscope.cli.main import cli, main
 from strandscope.cli.progress import _lines
 from strandscope.cli.reference import reference
+from strandscope.control.dose import Bench, find_dose
 from strandscope.report import finding, stages
 
 ROOT = Path(__file__).parents[1]
@@ -129,27 +129,30 @@ def strand(model: str, told: str, tmp_path: Path) -> Path:
     return tmp_path / "told.safetensors"
 
 
-@contextmanager
-def standing_in(subject: Any, strand: Any, *, nats: float, positions: str, toward: int, force: bool) -> Any:
-    yield tiny_audit.dose(strand.site, nats, 10)
-
-
-def test_steer_shows_both_answers(
+def test_steer_shows_the_plain_text_and_those_of_the_pushes(
     model: str, strand: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("strandscope.control.steer.steer", standing_in)
-    assert main(["steer", model, str(strand), "hello", "--nats", "0.05", "--max-new-tokens", "5", "--away", "--json"]) == 0
+    monkeypatch.setattr("strandscope.cli.steer.DOSE_PROMPTS", 30)
+    command = ["steer", model, str(strand), "hello", "--max-new-tokens", "5", "--nats", "0.1"]
+    assert main([*command, "--away", "--random", "2", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["dose"]["along"] == "away" and made["dose"]["target"] == 0.05
-    assert made["plain"] == made["pushed"] == ss.load(model).generate("hello", 5)
-    assert main(["steer", model, str(strand), "hello", "--max-new-tokens", "5"]) == 0
-    assert capsys.readouterr().out.startswith("plain:\n")
+    assert made["chat"] and made["plain"] == ss.load(model).generate("hello", 5)
+    assert [push["dose"]["along"] for push in made["pushed"]] == ["away", "random 1", "random 2"]
+    assert all(push["dose"]["cost"]["value"] == pytest.approx(0.1, rel=0.02) for push in made["pushed"])
+    subject, found = ss.load(model), ss.Strand.load(strand)
+    with ss.steer(subject, found, dose=find_dose(Bench.of(subject, 30), found.site, -found.pattern[:, 0], 0.1), toward=-1):
+        assert made["pushed"][0]["text"] == subject.generate("hello", 5)
+    assert main([*command, "--raw", "--positions", "last"]) == 0
+    plain, toward, beside = capsys.readouterr().out.rstrip("\n").split("\n\n")
+    assert plain == f"plain:\n{subject.generate('hello', 5, chat=False)}"
+    assert re.match(r"toward told, 0\.10 \[\S+ \S+\] nats per next token at resid:\d, last positions:\n.", toward)
+    assert beside.startswith("random 1, 0.10 [")
 
 
 def test_a_strand_forced_on_another_network_is_reported(
     model: str, strand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("strandscope.control.steer.steer", standing_in)
+    monkeypatch.setattr("strandscope.control.steer.trial", tiny_audit.trial)
     other = str(tiny_chat.save_model(tmp_path / "other", vocabulary=60))
     networks = [ss.load(name).fingerprint for name in (model, other)]
     for name, forced in ((model, False), (other, True)):

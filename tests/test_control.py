@@ -570,6 +570,24 @@ def test_replies_are_those_of_each_prompt_alone(subject: Subject, strand: Strand
     assert together == alone and len(set(alone)) > 1
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_replies_take_the_special_tokens_of_texts_and_chats(folder: Path, chat: bool) -> None:
+    """A tokenizer that begins a plain text with <s>; a chat's template writes what it wants itself."""
+    from tokenizers.processors import TemplateProcessing
+
+    subject = opened(folder)
+    assert subject.tokenizer is not None
+    subject.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    seen: list[list[int]] = []
+    handle = subject.module.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(kwargs["input_ids"][:, 0].tolist()), with_kwargs=True
+    )
+    together = replies(subject, PROMPTS[1:2], 1, chat=chat)
+    assert together == [subject.generate(PROMPTS[1], 1, chat=chat)]
+    handle.remove()
+    assert [first == [1] for first in seen] == [not chat, not chat]
+
+
 def test_a_network_that_left_padding_changes_gets_its_prompts_one_by_one(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -596,6 +614,11 @@ def test_replies_to_nothing_or_beyond_the_context_are_refused(subject: Subject) 
     assert subject.context is not None
     with pytest.raises(InputError, match=r"^prompt: \d+ tokens and \d+ new ones, and the context of .* holds \d+; shorten"):
         replies(subject, PROMPTS, subject.context)
+    for ask in (lambda: replies(subject, ["a", ""], 6, chat=False), lambda: subject.generate("", 6, chat=False)):
+        with pytest.raises(InputError, match=r"^prompt: no token is left after tokenising; write a text$"):
+            ask()
+    with pytest.raises(InputError, match=r"^max_new_tokens: got 0, wanted 1 or more$"):
+        subject.generate("a", 0)
 
 
 @pytest.fixture(scope="module")
@@ -618,38 +641,59 @@ def made(subject: Subject, strand: Strand) -> Steering:
 
 
 def test_a_trial_pushes_every_way_at_the_same_cost(subject: Subject, strand: Strand, made: Steering) -> None:
-    assert (made.strand, made.site, len(made.random_doses)) == ("made up", "resid:1", 2)
+    assert (made.strand, made.site, made.chat) == ("made up", "resid:1", True)
+    assert [pushed.along for pushed in made.pushed] == ["toward", "away", "random 1", "random 2"]
     bench = Bench.of(subject, 36, 3)
-    for dose, direction in ((made.dose, strand.pattern[:, 0]), (made.away, -strand.pattern[:, 0])):
-        assert dose.scale.value is not None
-        assert own_costs(subject, bench, dose.scale.value * direction, "all").mean() == pytest.approx(0.1, rel=0.0201)
-    for dose in (made.dose, made.away, *made.random_doses):
-        assert dose.cost.value == pytest.approx(0.1, rel=0.02)
+    for pushed, direction in zip(made.pushed, (strand.pattern[:, 0], -strand.pattern[:, 0]), strict=False):
+        assert pushed.dose.scale.value is not None
+        assert own_costs(subject, bench, pushed.dose.scale.value * direction, "all").mean() == pytest.approx(0.1, rel=0.0201)
+    for pushed in made.pushed:
+        assert pushed.dose.cost.value == pytest.approx(0.1, rel=0.02)
 
 
 def test_a_trials_texts_are_those_of_its_pushes(subject: Subject, strand: Strand, made: Steering) -> None:
-    assert [sample.prompt for sample in made.samples] == list(PROMPTS)
-    assert [sample.plain for sample in made.samples] == [subject.generate(prompt, 10) for prompt in PROMPTS]
-    for toward, dose, texts in (
-        (1, made.dose, [sample.toward for sample in made.samples]),
-        (-1, made.away, [sample.away for sample in made.samples]),
-    ):
-        with steer(subject, strand, dose=dose, toward=toward):
-            assert texts == [subject.generate(prompt, 10) for prompt in PROMPTS]
-    assert all(len(sample.random) == 2 for sample in made.samples)
-    assert any(len({sample.plain, sample.toward, sample.away, *sample.random}) > 2 for sample in made.samples)
+    assert made.prompts == PROMPTS
+    assert made.plain == tuple(subject.generate(prompt, 10) for prompt in PROMPTS)
+    for toward, pushed in zip((1, -1), made.pushed, strict=False):
+        with steer(subject, strand, dose=pushed.dose, toward=toward):
+            assert pushed.texts == tuple(subject.generate(prompt, 10) for prompt in PROMPTS)
+    assert all(len(pushed.texts) == len(PROMPTS) for pushed in made.pushed)
+    assert any(len(set(texts)) > 2 for texts in zip(made.plain, *(pushed.texts for pushed in made.pushed), strict=True))
 
 
 def test_a_trial_repeats_and_follows_its_seed(subject: Subject, strand: Strand, made: Steering) -> None:
     again = trial(subject, strand, nats=0.1, prompts=PROMPTS, n_random=2, max_new_tokens=10, seed=3, dose_prompts=36)
-    other = trial(subject, strand, nats=0.1, prompts=PROMPTS[:1], n_random=1, max_new_tokens=2, seed=4, dose_prompts=36)
+    other = trial(subject, strand, nats=0.1, prompts=PROMPTS[:1], n_random=1, max_new_tokens=2, seed=4, dose_prompts=36, along=())
     assert again == made
-    assert other.random_doses[0] != made.random_doses[0]
+    assert [pushed.along for pushed in other.pushed] == ["random 1"]
+    assert other.pushed[0].dose.push != made.pushed[2].dose.push
 
 
 def test_a_trial_without_random_directions_is_a_trial(subject: Subject, strand: Strand) -> None:
     found = trial(subject, strand, nats=0.1, prompts=PROMPTS[:1], n_random=0, max_new_tokens=3, seed=0, dose_prompts=30)
-    assert found.random_doses == () and found.samples[0].random == ()
+    assert [pushed.along for pushed in found.pushed] == ["toward", "away"]
+
+
+def test_texts_are_continued_and_doses_measured_on_texts_where_that_is_asked_or_no_template_is(
+    subject: Subject, folder: Path
+) -> None:
+    bare = opened(folder)
+    assert bare.tokenizer is not None
+    bare.tokenizer.chat_template = None
+    how = {"nats": 0.1, "prompts": PROMPTS, "n_random": 0, "max_new_tokens": 6, "seed": 0, "dose_prompts": 30}
+    asked, unable = (
+        trial(one, strand_in(one), along=["toward"], **how, **more) for one, more in ((subject, {"chat": False}), (bare, {}))
+    )  # type: ignore[arg-type]
+    assert not asked.chat and asked == unable
+    assert asked.plain == tuple(subject.generate(prompt, 6, chat=False) for prompt in PROMPTS)
+    with steer(bare, strand_in(bare), dose=asked.pushed[0].dose):
+        assert asked.pushed[0].texts == tuple(bare.generate(prompt, 6, chat=False) for prompt in PROMPTS)
+    prompts = Bench.of(bare, 30).prompts
+    assert prompts.texts() == neutral_prompts().subset([neutral_prompts().ids.index(name) for name in prompts.ids]).texts()
+    cost = asked.pushed[0].dose.cost
+    assert "neutral prompts as plain texts" in cost.method
+    chats = find_dose(Bench.of(subject, 30), SITE, strand_in(subject).pattern[:, 0], 0.1)
+    assert "asked as chats" in chats.cost.method and chats.scale.value != asked.pushed[0].dose.scale.value
 
 
 def test_random_directions_have_the_covariance_of_the_states(subject: Subject, strand: Strand, bench: Bench) -> None:

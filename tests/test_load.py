@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import nn
 import families
 import strandscope as ss
 from strandscope.errors import InputError, MissingError, StrandscopeError
-from strandscope.io import atomic
+from strandscope.io import atomic, save_tensors, write_text
 from strandscope.subject import gguf
 from strandscope.subject.fingerprint import folder_fingerprint, module_fingerprint
 
@@ -292,6 +293,31 @@ def test_a_full_disk_during_conversion_is_one_sentence_and_leaves_nothing(
     with pytest.raises(MissingError, match="the disk is full; free some room or set STRANDSCOPE_CACHE"):
         gguf.converted(tmp_path / "any.gguf", "f" * 64)
     assert not list((cache / "models").iterdir())
+
+
+def test_what_another_transformers_converted_is_converted_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "_convert", lambda _path, folder: folder.mkdir())
+    first = gguf.converted(tmp_path / "any.gguf", "f" * 64)
+    assert gguf.converted(tmp_path / "any.gguf", "f" * 64) == first
+    monkeypatch.setattr(gguf.metadata, "version", lambda _name: "0.0")
+    assert gguf.converted(tmp_path / "any.gguf", "f" * 64) != first
+
+
+@pytest.mark.parametrize("write", ["text", "tensors"])
+def test_a_file_has_the_permissions_of_any_new_file_or_of_the_one_it_replaces(write: str, tmp_path: Path) -> None:
+    target, usual = tmp_path / "made", tmp_path / "usual"
+    usual.touch()
+    for wanted in (usual.stat().st_mode, stat.S_IFREG | 0o604):
+        if target.exists():
+            target.chmod(wanted)
+        if write == "text":
+            write_text(target, "words")
+        else:
+            save_tensors(target, {"a": torch.ones(2)}, {})
+        assert target.stat().st_mode == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "usual"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link to a pipe"])

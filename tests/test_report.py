@@ -81,7 +81,9 @@ def pushes(text: str = "words", cost: float = 0.1) -> f.Pushes:
         f.Push(along=along, site="resid:1", positions="all", target=0.1, scale=scale, cost=spent, rounding=spent, prompts=100)
         for along in ("toward", "away")
     )
-    return f.Pushes(doses=doses, texts=(f.Texts(prompt=text, plain=text, toward=text, away=text, random=(text, text)),))
+    return f.Pushes(
+        doses=doses, texts=(f.Texts(prompt=text, plain=text, pushed=dict.fromkeys(("toward", "away"), text)),), chat=True
+    )
 
 
 def meaning(text: str = "word") -> f.Meaning:
@@ -226,7 +228,7 @@ def test_hostile_text_stays_text_in_the_page() -> None:
     assert not {"html_inline", "link_open", "image"} & set(inside)
     fences = [token.content for token in hostile if token.type == "fence"]
     shown = visible(HOSTILE) + "\n"
-    assert fences.count(shown) == 6  # one prompt, five answers
+    assert fences.count(shown) == 4  # one prompt, three texts
     page = markdown(report(HOSTILE))
     assert "\x1b" not in page and "\u202e" not in page and "\\x1b[31mred \\u202eevil" in page
 

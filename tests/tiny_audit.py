@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from strandscope.control.dose import Dose
-from strandscope.control.steer import Sample, Steering
+from strandscope.control.steer import Pushed, Steering
 from strandscope.reading import Reading
 
 
@@ -26,10 +26,15 @@ def trial(
     n_random: int,
     max_new_tokens: int,
     seed: int,
-    dose_prompts: int = 100,
+    dose_prompts: int,
+    along: Sequence[str] = ("toward", "away"),
+    chat: bool | None = None,
+    positions: str = "all",
+    force: bool = False,
     progress: Any = None,
 ) -> Steering:
     """What control.steer.trial returns, without a push."""
     one = dose(strand.site, nats, dose_prompts)
-    samples = tuple(Sample(prompt, "plain", "toward", "away", ("random",) * n_random) for prompt in prompts)
-    return Steering(strand.name, strand.site, one, one, (one,) * n_random, samples)
+    names = [*along, *(f"random {number}" for number in range(1, n_random + 1))]
+    pushed = tuple(Pushed(name, one, (f"said {name}",) * len(prompts)) for name in names)
+    return Steering(strand.name, strand.site, chat is not False, tuple(prompts), ("said plain",) * len(prompts), pushed)

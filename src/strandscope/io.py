@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -30,20 +31,22 @@ MANIFEST = "strandscope"  # the key of our JSON in a safetensors header
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
-    A link is followed: the file that it points to is replaced. What is there and no regular file is refused.
+    A link is followed: the file that it points to is replaced. What is there and no regular file is refused. Permissions are
+    those of the file that is replaced, or of any new file.
     """
     target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         _check_replaceable(Path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise cannot_write(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
+        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
         yield temporary
         _flush(temporary)
+        temporary.chmod(mode)  # safetensors makes the file anew, for its owner alone
         temporary.replace(target)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise cannot_write(path, error) from error
@@ -76,7 +79,6 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-    path.chmod(0o644)
 
 
 def _check_replaceable(path: Path) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
@@ -244,9 +244,13 @@ def concept(name: str) -> Examples:
     return _assemble(rows, name, f"{name}.jsonl", declared)
 
 
-def neutral_prompts() -> Examples:
-    """The varied prompts of no particular concept, without labels, on which doses are measured."""
-    return concept("neutral")
+def neutral_prompts(chat: bool = True) -> Examples:
+    """The varied prompts of no particular concept, without labels, on which doses are measured; as chats or as plain texts."""
+    prompts = concept("neutral")
+    if chat:
+        return prompts
+    rows = tuple(replace(row, input=text) for row, text in zip(prompts.rows, prompts.texts(), strict=True))
+    return replace(prompts, rows=rows, kind="text")
 
 
 @cache

@@ -37,12 +37,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Some states, all sites alike: the row each is from, its position in the row and its token (-1 where there is none)."""
+    """Some states, all sites alike: the row each is from, its position in the row and its token (-1 where there is none).
+
+    `edited`: the network was under edits while they were captured.
+    """
 
     rows: Tensor
     positions: Tensor
     tokens: Tensor
     states: Mapping[Site, Tensor]
+    edited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def capture(
     Raises:
         InputError: an unknown site, or a row that this network cannot take.
     """
-    batches, done, edits = [], 0, edited(subject.module)
+    batches, done = [], 0
     rows = _tokens_of(subject, examples)
     for batch in _stream(subject, examples, rows, subject.sites(at), positions, batch_tokens):
         batches.append(batch)
@@ -104,7 +108,7 @@ def capture(
         pieces=_pieces(subject, token),
         fingerprint=subject.fingerprint,
         template=rows.template if rows else _MADE,
-        edited=edits,
+        edited=any(batch.edited for batch in batches),
     )
 
 
@@ -166,6 +170,7 @@ def _stream_tokens(
 ) -> Iterator[Batch]:
     spans = rows.spans(positions)
     first = min(start for start, _ in spans)
+    edits = edited(subject.module)
     prefix = run_prefix(subject, rows.ids, sites=sites)
     if first >= prefix.length:
         prefix = Prefix(prefix.length, prefix.cache)  # none of its states was asked for
@@ -176,15 +181,16 @@ def _stream_tokens(
         taken: dict[Site, Tensor] = {}
         longest = max(len(rows.ids[row]) for row in batch)
         reads = {site: partial(_take_tokens, site, picks, prefix, longest, taken) for site in sites}
+        edits |= edited(subject.module)
         with torch.no_grad(), attach(subject, reads=reads, stop=True) as attached:
             attached.run(**prefix.inputs(subject, [rows.ids[row] for row in batch]))
         numbers = torch.tensor(batch)
         if picks.mean:
             none = torch.full_like(numbers, -1)
-            yield Batch(numbers, none, none, taken)
+            yield Batch(numbers, none, none, taken, edits)
         else:
             tokens = torch.tensor([rows.ids[batch[number]][at] for number, at in places])
-            yield Batch(numbers[local], place, tokens, taken)
+            yield Batch(numbers[local], place, tokens, taken, edits)
 
 
 def _take_tokens(
@@ -207,17 +213,18 @@ def _stream_made(subject: Subject, examples: Examples, sites: list[Site], positi
         taken: dict[Site, Tensor] = {}
         made: dict[Site, _Picks] = {}
         reads = {site: partial(_take_made, site, positions, taken, made) for site in sites}
+        edits = edited(subject.module)
         with torch.no_grad(), attach(subject, reads=reads, stop=True) as attached:
             attached.run(**inputs)
         picks = _agreed(made)
         if picks.mean:
             numbers = torch.arange(len(part)) + start
             none = torch.full_like(numbers, -1)
-            yield Batch(numbers, none, none, taken)
+            yield Batch(numbers, none, none, taken, edits)
             continue
         tokens = inputs.get("input_ids")
         found = torch.full_like(picks.where, -1) if tokens is None else tokens.cpu()[picks.rows, picks.where]
-        yield Batch(picks.rows + start, picks.where, found, taken)
+        yield Batch(picks.rows + start, picks.where, found, taken, edits)
 
 
 def _take_made(

@@ -9,6 +9,8 @@ import click
 
 from . import options
 
+DOSE_PROMPTS = 300
+
 
 @click.command(short_help="Push along a saved strand while a network answers.")
 @click.argument("words", nargs=-1, metavar="[MODEL] STRAND PROMPT")
@@ -23,8 +25,13 @@ from . import options
     show_default=True,
     help="All positions, or each pass's newest.",
 )
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=80, show_default=True, help="Length of each answer.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=80, show_default=True, help="Length of each text.")
+@click.option(
+    "--random", type=click.IntRange(min=0), default=1, show_default=True, help="Random pushes of the same nats, beside it."
+)
+@click.option("--raw", is_flag=True, help="Continue PROMPT as plain text, without the chat template.")
 @click.option("--force", is_flag=True, help="Use a strand that was found in another network.")
+@options.seed
 @options.as_json
 @options.opening
 def steer(
@@ -33,13 +40,17 @@ def steer(
     away: bool,
     positions: Literal["all", "last"],
     max_new_tokens: int,
+    random: int,
+    raw: bool,
     force: bool,
+    seed: int,
     as_json: bool,
     **opening: Any,
 ) -> None:
-    """What MODEL answers to PROMPT, plain and pushed along STRAND (a .safetensors file) by a dose in nats per next token.
+    """What MODEL says to PROMPT: plain, pushed along STRAND (a .safetensors file) by a dose in nats per next token, and pushed
+    at random by the same.
 
-    PROMPT may be - to read it from stdin.
+    PROMPT may be - to read it from stdin. A network without a chat template continues it.
 
     \b
     Examples:
@@ -54,14 +65,28 @@ def steer(
 
     strand = Strand.load(file)
     subject = options.open_subject(model, **opening)
-    from ..control.steer import steer as pushed
-
     strand.check(subject.fingerprint, force=force)
     _check_width(strand, subject)
-    plain = subject.generate(prompt, max_new_tokens)
-    with pushed(subject, strand, nats=nats, positions=positions, toward=-1 if away else 1, force=force) as dose:
-        answer = subject.generate(prompt, max_new_tokens)
-    _write(as_json, strand, subject.fingerprint, dose, "away" if away else "toward", prompt, plain, answer)
+    from ..control.steer import trial
+    from .progress import progress
+
+    with progress() as report:
+        made = trial(
+            subject,
+            strand,
+            nats=nats,
+            prompts=[prompt],
+            n_random=random,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            along=["away" if away else "toward"],
+            positions=positions,
+            chat=False if raw else None,
+            dose_prompts=DOSE_PROMPTS,
+            force=force,
+            progress=report,
+        )
+    _write(as_json, strand, subject.fingerprint, made)
 
 
 def _check_width(strand: Any, subject: Any) -> None:
@@ -75,21 +100,23 @@ def _check_width(strand: Any, subject: Any) -> None:
         )
 
 
-def _write(as_json: bool, strand: Any, network: str, dose: Any, along: str, prompt: str, plain: str, answer: str) -> None:
+def _write(as_json: bool, strand: Any, network: str, made: Any) -> None:
     from ..report.entries import push
     from ..report.finding import as_json as as_plain
     from ..report.text import visible
     from ..report.verdict import brief
 
-    made, forced = push(along, dose), strand.fingerprint != network
+    forced = strand.fingerprint != network
     if as_json:
         networks = {"forced": forced, "strand_network": strand.fingerprint, "network": network}
-        texts = {"prompt": prompt, "plain": plain, "pushed": answer}
-        options.write_json({"strand": str(strand), **networks, "dose": as_plain(made), **texts})
+        texts = {"chat": made.chat, "prompt": made.prompts[0], "plain": made.plain[0]}
+        pushes = [{"dose": as_plain(push(one.along, one.dose)), "text": one.texts[0]} for one in made.pushed]
+        options.write_json({"strand": str(strand), **networks, **texts, "pushed": pushes})
         return
     if forced:
         click.echo(f"forced: this strand was found in the network {strand.fingerprint[:12]}, not in this one ({network[:12]})\n")
-    click.echo(f"plain:\n{visible(plain)}\n")
-    cost = f"{brief(made.cost)} nats per next token at {made.site}, {made.positions} positions"
-    click.echo(f"{along} {visible(strand.name, lines=False)}, {cost}:")
-    click.echo(visible(answer))
+    click.echo(f"plain:\n{visible(made.plain[0])}")
+    for one in made.pushed:
+        along = one.along if one.along.startswith("random") else f"{one.along} {visible(strand.name, lines=False)}"
+        cost = f"{brief(one.dose.cost)} nats per next token at {one.dose.site}, {one.dose.positions} positions"
+        click.echo(f"\n{along}, {cost}:\n{visible(one.texts[0])}")

@@ -73,15 +73,18 @@ class Bench:
     plain: Tensor  # log-probabilities (prompts, vocabulary)
 
     @classmethod
-    def of(cls, subject: Subject, prompts: int = 300, seed: int = 0) -> Bench:
-        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics, asked as chats.
+    def of(cls, subject: Subject, prompts: int = 300, seed: int = 0, chat: bool | None = None) -> Bench:
+        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics.
+
+        Args:
+            chat: whether they are asked as chats, or stand as plain texts; None is a chat where the network has a template.
 
         Raises:
-            InputError: fewer than 2 prompts, or a network that predicts no next token or takes no chat.
+            InputError: fewer than 2 prompts, or a network that predicts no next token or takes no such rows.
         """
         if prompts < 2:
             raise InputError(f"prompts: got {prompts}, wanted at least 2, for a mean with an interval")
-        chosen = neutral_prompts()
+        chosen = neutral_prompts(subject.chats if chat is None else chat)
         if prompts < len(chosen):
             chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
         tokens = tokenise(subject, chosen)
@@ -225,7 +228,8 @@ def _dose(
     floor: NDArray[np.float64],
     slope: float,
 ) -> Dose:
-    what = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts"
+    asked = "asked as chats" if bench.prompts.kind == "chat" else "as plain texts"
+    what = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts {asked}"
     method = f"{what}, edit at {positions} positions; interval by topic"
     cost = _mean(costs, bench.topics, method)
     rounding = _mean(floor, bench.topics, f"{method}; at a hundredth of the scale, where next to all of it is rounding")

@@ -1,4 +1,4 @@
-"""Steering along a strand at a cost in nats, and a trial of it: texts plain, pushed, pushed the other way, and pushed at random.
+"""Steering along a strand at a cost in nats, and a trial of it: texts plain, pushed along it, and pushed at random.
 
 A trial shows texts and scores nothing: the coordinate that an edit writes is never evidence of its effect.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..subject.subject import Subject
 
 Progress = Callable[[str, int, int], None]
+Along = Literal["toward", "away"]
+_SIGN: dict[Along, int] = {"toward": 1, "away": -1}
 
 
 @contextmanager
@@ -80,26 +82,25 @@ def _pushed(subject: Subject, site: Site, direction: Tensor, dose: Dose, positio
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One prompt's replies: plain, pushed toward the concept, away from it, and along random directions of the same nats."""
+class Pushed:
+    """A push toward the concept ("toward"), away from it ("away") or along a random direction ("random 1", …), and the text
+    that each prompt then got."""
 
-    prompt: str
-    plain: str
-    toward: str
-    away: str
-    random: tuple[str, ...]
+    along: str
+    dose: Dose
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What a push did to the texts, and what each push cost."""
+    """What pushes of the same nats did to texts. With `chat` the prompts were asked as a user's, else they were continued."""
 
     strand: str
     site: str
-    dose: Dose
-    away: Dose
-    random_doses: tuple[Dose, ...]
-    samples: tuple[Sample, ...]
+    chat: bool
+    prompts: tuple[str, ...]
+    plain: tuple[str, ...]
+    pushed: tuple[Pushed, ...]
 
 
 def trial(
@@ -111,37 +112,47 @@ def trial(
     n_random: int,
     max_new_tokens: int,
     seed: int,
-    dose_prompts: int = 100,
+    along: Sequence[Along] = ("toward", "away"),
     positions: Applied = "all",
+    chat: bool | None = None,
+    dose_prompts: int = 100,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Steering:
-    """Replies to `prompts` before and after pushes of equal cost.
+    """What the network says to `prompts` before and after pushes of equal cost.
 
     Random directions have the covariance of the states of neutral prompts at the strand's site, and doses of their own.
+
+    Args:
+        along: pushes along the strand, before those along `n_random` random directions.
+        chat: whether prompts, and the neutral prompts for the doses, are asked as chats; None is yes if there is a template.
+        force: push although the strand was found in another network.
+
+    Raises:
+        TrustError: the strand is from another network. InputError: no scale costs so much, or a prompt does not fit.
     """
-    strand.check(subject.fingerprint)
+    strand.check(subject.fingerprint, force=force)
     check_wanted(nats, positions)
     if n_random < 0:
         raise InputError(f"n_random: got {n_random}, wanted how many random directions, 0 for none")
     site = Site.parse(strand.site)
-    bench = Bench.of(subject, dose_prompts, seed)
-    directions = [_push(strand, 1), _push(strand, -1), *_random_directions(bench, strand, n_random, seed)]
-    doses, texts = [], [replies(subject, prompts, max_new_tokens)]
-    for number, direction in enumerate(directions):
+    chat = subject.chats if chat is None else chat
+    plain = replies(subject, prompts, max_new_tokens, chat=chat)
+    bench = Bench.of(subject, dose_prompts, seed, chat)
+    directions = {name: _push(strand, _SIGN[name]) for name in along}
+    drawn = _random_directions(bench, strand, n_random, seed)
+    directions |= {f"random {number}": direction for number, direction in enumerate(drawn, start=1)}
+    pushed: list[Pushed] = []
+    for name, direction in directions.items():
         if progress:
-            progress("doses and texts", number, len(directions))
-        start = doses[0].scale.value if doses else None
+            progress("doses and texts", len(pushed), len(directions))
+        start = pushed[0].dose.scale.value if pushed else None
         dose = find_dose(bench, site, direction, nats, positions=positions, start=start or 1.0)
-        doses.append(dose)
         with _pushed(subject, site, direction, dose, positions):
-            texts.append(replies(subject, prompts, max_new_tokens))
+            pushed.append(Pushed(name, dose, tuple(replies(subject, prompts, max_new_tokens, chat=chat))))
     if progress:
         progress("doses and texts", len(directions), len(directions))
-    samples = tuple(
-        Sample(prompt, *(made[i] for made in texts[:3]), random=tuple(made[i] for made in texts[3:]))
-        for i, prompt in enumerate(prompts)
-    )
-    return Steering(strand.name, strand.site, doses[0], doses[1], tuple(doses[2:]), samples)
+    return Steering(strand.name, strand.site, chat, tuple(prompts), tuple(plain), tuple(pushed))
 
 
 def _random_directions(bench: Bench, strand: Strand, count: int, seed: int) -> list[Tensor]:

@@ -77,7 +77,7 @@ def packs(subject: Subject, quick: bool) -> tuple[list[Concept], str]:
     wanted = [name for name in index if not quick or name in QUICK]
     if not subject.anatomy.tokens or subject.tokenizer is None:
         raise InputError(f"{subject.name} takes no text, so no concept pack fits it; give concepts=[Examples.from_rows(…)]")
-    if subject.tokenizer.chat_template:
+    if subject.chats:
         return list(wanted), ""
     taken = [name for name in wanted if index[name]["format"] == "text"] or [
         name for name in index if index[name]["format"] == "text"

@@ -121,13 +121,12 @@ def _word(item: Vocabulary) -> Word:
 
 
 def pushes(steering: Steering) -> Pushes:
-    along = [("toward", steering.dose), ("away", steering.away)]
-    along += [(f"random {number}", dose) for number, dose in enumerate(steering.random_doses, start=1)]
     return Pushes(
-        doses=tuple(push(name, dose) for name, dose in along),
+        chat=steering.chat,
+        doses=tuple(push(pushed.along, pushed.dose) for pushed in steering.pushed),
         texts=tuple(
-            Texts(prompt=sample.prompt, plain=sample.plain, toward=sample.toward, away=sample.away, random=sample.random)
-            for sample in steering.samples
+            Texts(prompt=prompt, plain=plain, pushed={pushed.along: pushed.texts[number] for pushed in steering.pushed})
+            for number, (prompt, plain) in enumerate(zip(steering.prompts, steering.plain, strict=True))
         ),
     )
 

@@ -191,17 +191,18 @@ class Push:
 
 @record
 class Texts:
-    """What the network answers to one prompt, plain and pushed, all at the same nats per next token."""
+    """What the network says to one prompt, plain and pushed; `pushed` by the dose's `along`, all at the same nats."""
 
     prompt: str
     plain: str
-    toward: str
-    away: str
-    random: tuple[str, ...]
+    pushed: dict[str, str]
 
 
 @record
 class Pushes:
+    """Doses and what they did to texts. With `chat` the prompts were asked as a user's, else they were continued."""
+
+    chat: bool
     doses: tuple[Push, ...]
     texts: tuple[Texts, ...]
 

@@ -165,7 +165,7 @@ def _steering(entry: ConceptEntry) -> list[str]:
 
 def _doses(steering: Pushes) -> str:
     rows = [
-        f"| {dose.along} | {brief(dose.cost)} | {brief(dose.rounding)} | {brief(dose.scale)} {plain(dose.scale.unit)} "
+        f"| {plain(dose.along)} | {brief(dose.cost)} | {brief(dose.rounding)} | {brief(dose.scale)} {plain(dose.scale.unit)} "
         f"| {plain(dose.site)}, {plain(dose.positions)} positions |"
         for dose in steering.doses
     ]
@@ -176,13 +176,8 @@ def _doses(steering: Pushes) -> str:
 def _texts(steering: Pushes) -> list[str]:
     parts = ["Whether the push did what the concept's name says is for the reader to judge; it is not scored."]
     for text in steering.texts:
-        parts.append(f"Asked:\n\n{fenced(text.prompt)}")
-        named = [("plain", text.plain), ("toward", text.toward), ("away", text.away)]
-        named += [
-            (f"random {number}" if len(text.random) > 1 else "random", answer)
-            for number, answer in enumerate(text.random, start=1)
-        ]
-        parts += [f"*{name}*\n\n{fenced(answer)}" for name, answer in named]
+        parts.append(f"{'Asked' if steering.chat else 'Continued'}:\n\n{fenced(text.prompt)}")
+        parts += [f"*{plain(name)}*\n\n{fenced(said)}" for name, said in [("plain", text.plain), *text.pushed.items()]]
     return parts
 
 
@@ -194,7 +189,7 @@ def _method(report: Report) -> list[str]:
         "compares rows of the same fold, and its interval is clustered by group. The null is the whole procedure, selection "
         f"included, under {report.provenance.permutations} permutations of the labels; “detected” is the 5 % level with Holm's "
         "correction over the concepts. The saved strand is refitted on all rows. A push adds the strand's pattern (the "
-        "difference of class means) at its site while the network answers, at the scale where the measured mean KL on neutral "
+        "difference of class means) at its site while the network writes, at the scale where the measured mean KL on neutral "
         "prompts equals the budget; beside it stand the plain network, the opposite push and random directions of the same nats.",
     ]
 

@@ -156,6 +156,4 @@ class Stages:
 def _cannot_push(subject: Subject, asked: Asked) -> str:
     if len(asked.examples.classes) > 2:
         return "with more than two classes there is no one direction to push along"
-    if subject.tokenizer is None or not subject.anatomy.decodes:
-        return "the network generates no text"
-    return "" if subject.tokenizer.chat_template else "its tokenizer has no chat template, in which the neutral prompts are asked"
+    return "the network generates no text" if subject.tokenizer is None or not subject.anatomy.decodes else ""

@@ -1,4 +1,5 @@
-"""GGUF files, converted once into a folder that transformers loads quickly, kept in the user's cache by the file's SHA-256.
+"""GGUF files, converted once into a folder that transformers loads quickly, kept in the user's cache by the file's SHA-256 and
+the version of transformers that converted it.
 
 De-quantising takes some 18 s for the embedded model; the folder holds it as fp32 safetensors. It is built in a temporary folder
 beside its place and renamed, so an interrupt leaves nothing half-made.
@@ -42,7 +43,7 @@ def embedded_file() -> Path:
 
 def converted(path: Path, fingerprint: str) -> Path:
     """The folder with the de-quantised model and tokenizer of a GGUF file, made if it is not there yet."""
-    target = cache_folder() / "models" / fingerprint
+    target = cache_folder() / "models" / f"{fingerprint}-{metadata.version('transformers')}"
     if target.is_dir():
         return target
     try:

@@ -106,6 +106,11 @@ class Subject:
     def final_norm(self) -> nn.Module | None:
         return None if self.anatomy.final_norm is None else self.module.get_submodule(self.anatomy.final_norm)
 
+    @property
+    def chats(self) -> bool:
+        """Whether its tokenizer has a chat template."""
+        return self.tokenizer is not None and bool(self.tokenizer.chat_template)
+
     def continues(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether a forward pass with these arguments goes on from a cache that already holds something."""
         if kwargs.get("state") is not None:
@@ -122,7 +127,7 @@ class Subject:
 
     def render(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The chat as text, by the tokenizer's own template."""
-        if self.tokenizer is None or not self.tokenizer.chat_template:
+        if self.tokenizer is None or not self.chats:
             raise InputError(
                 f'{self.name} has no chat template; give plain text: in a file rows with "text" in place of "messages", '
                 "in Python generate(…, chat=False)"
@@ -147,7 +152,7 @@ class Subject:
         Sampling draws from `seed` alone; the caller's random state is left as it was.
 
         Raises:
-            InputError: it cannot generate, or prompt and reply are together longer than the context.
+            InputError: it cannot generate, the prompt is empty, or it is with its reply longer than the context.
         """
         if self.tokenizer is None or not self.anatomy.decodes:
             raise InputError(f"{self.name} cannot generate text: it has no {'tokenizer' if self.anatomy.decodes else 'decoder'}")
@@ -165,7 +170,11 @@ class Subject:
         return str(self.tokenizer.decode(made[0, length:], skip_special_tokens=True))
 
     def require_room(self, length: int, max_new_tokens: int) -> None:
-        """Refuse a prompt of so many tokens that, with its reply, is longer than the context."""
+        """Refuse a prompt of so many tokens if there is none, or if it is with its reply longer than the context."""
+        if length == 0:
+            raise InputError("prompt: no token is left after tokenising; write a text")
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens: got {max_new_tokens}, wanted 1 or more")
         if self.context is not None and length + max_new_tokens > self.context:
             raise InputError(
                 f"prompt: {length} tokens and {max_new_tokens} new ones, and the context of {self.name} holds {self.context}; "
