@@ -88,7 +88,7 @@ def test_an_interrupted_audit_goes_on_where_it_was(subject: ss.Subject, tmp_path
     assert settled(done.report) == settled(whole)
     assert done.report.provenance.resumed == ("told: find",)
     assert any(of == 0 and "told: find: taken from an earlier run" in stage for stage, _, of in remarks)
-    assert "taken from an earlier, interrupted run: told: find" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "taken from an earlier run: told: find" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_finished_audit_is_rendered_again_and_another_seed_or_data_is_not_taken(

@@ -96,10 +96,20 @@ def test_concepts_that_are_not_there(model: Path, tmp_path: Path, capsys: pytest
     refused(
         ["audit", str(model), "--concept", told, "--concept", told, "--out", str(tmp_path / "out")],
         2,
-        "rename one of them",
+        "concept 'told': given twice",
         capsys,
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_strand_that_could_not_be_saved_is_told_before_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = tiny_chat.write_jsonl(tmp_path / "told.jsonl", GOOD)
+    command = ["find", "no-such-model", "--concept", str(told), "--out"]
+    refused([*command, str(tmp_path / "made.txt")], 2, "wanted a file name that ends in .safetensors", capsys)
+    there, below = tmp_path / "there.safetensors", told / "x.safetensors"
+    there.mkdir()
+    for out, why in ((there, "there is a folder of that name"), (below, "Not a directory")):
+        refused([*command, str(out)], 3, f"cannot write {out}: {why}", capsys)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from strandscope.capture.record import capture, stream
 from strandscope.capture.tokens import tokenise
 from strandscope.errors import InputError
 from strandscope.subject.attach import Scope, attach, hooks
+from strandscope.subject.selfcheck import selfcheck
 
 TEXT = ["Llama", "Mistral", "Qwen3", "Gemma 3", "GPT-2", "GPT-NeoX", "Mixtral", "RWKV", "Mamba"]
 SHARES = {"Llama", "Mistral", "Qwen3", "Gemma 3", "GPT-2", "GPT-NeoX", "Mixtral"}
@@ -368,6 +369,37 @@ def test_mean_is_over_the_content_of_the_last_message(speaker):
     every, mean = (capture(speaker, examples, "resid:2", positions) for positions in ("all", "mean"))
     assert_close(mean.at("resid:2")[0], every.at("resid:2")[every.rows == 0][2:5].mean(0))
     assert every.token_texts[:3] == ("user", ":", "how") and mean.token_texts == ("", "")
+
+
+def test_tensor_rows_of_a_language_model_are_token_ids(network):
+    subject = network("Llama")
+    size = subject.vocabulary
+    assert size == subject.module.get_input_embeddings().num_embeddings
+    for wrong, said in (
+        (torch.rand(5) * 100, "is a vector of token ids"),
+        (torch.ones(1, 5, dtype=torch.long), "is a vector of token ids"),
+        (torch.tensor([1, size]), f"a token id outside 0 to {size - 1}"),
+        (torch.tensor([1, -1]), f"a token id outside 0 to {size - 1}"),
+    ):
+        with pytest.raises(InputError, match=said):
+            capture(subject, Examples.from_rows([{"tensor": wrong}]))
+    assert network("ViT").vocabulary is None
+
+
+def test_arguments_of_another_kind_are_told_in_a_sentence(network):
+    subject, examples = network("Llama"), token_rows()
+    for given, said in (
+        ((subject, "truth"), "examples: got a str, wanted Examples"),
+        ((examples, subject), "subject: got a Examples, wanted a Subject; ss.load"),
+        ((subject.module, examples), "wanted a Subject; ss.load"),
+        ((subject, examples, "resid:1", -1), "positions -1 are not understood"),
+        ((subject, examples, "resid:1", None), "positions None are not understood"),
+        ((subject, examples, "resid:1", [0, 1]), "positions .0, 1. are not understood"),
+    ):
+        with pytest.raises(InputError, match=said):
+            capture(*given)
+    with pytest.raises(InputError, match=r"^subject: got a LlamaForCausalLM, wanted a Subject; ss\.load opens one$"):
+        selfcheck(subject.module)
 
 
 def test_a_chat_without_a_template_and_text_without_a_tokenizer_are_refused(speaker, network):

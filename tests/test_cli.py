@@ -110,7 +110,7 @@ def test_find_prints_the_curve_and_saves_the_strand(
     assert main(["find", model, "--concept", told, "--at", "resid:1-2", "--out", str(file)]) == 0
     shown = capsys.readouterr().out
     assert (
-        shown.startswith("told: detected")
+        shown.startswith("told: 80 text rows in 16 groups, 40 0, 40 1; 1 is scored high\ntold: detected (p = 0.005), ")
         and "resid:1" in shown
         and "┊ under permuted labels" in shown
         and "resid:0" not in shown
@@ -118,7 +118,7 @@ def test_find_prints_the_curve_and_saves_the_strand(
     assert ss.Strand.load(file).name == "told"
     assert main(["find", model, "--concept", told, "--at", "mlp:1", "--permutations", "0", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["verdict"] == "not tested" and made["file"] is None and made["strand"]["site"] == "mlp:1"
+    assert made["verdict"] == "not tested" and made["strand"]["file"] is None and made["strand"]["site"] == "mlp:1"
     assert made["readings"]["detectable"]["status"] == "not measured"
 
 
@@ -145,8 +145,11 @@ def test_steer_shows_the_plain_text_and_those_of_the_pushes(
     assert main([*command, "--raw", "--positions", "last"]) == 0
     plain, toward, beside = capsys.readouterr().out.rstrip("\n").split("\n\n")
     assert plain == f"plain:\n{subject.generate('hello', 5, chat=False)}"
-    assert re.match(r"toward told, 0\.10 \[\S+ \S+\] nats per next token at resid:\d, last positions:\n.", toward)
-    assert beside.startswith("random 1, 0.10 [")
+    told_by = r"0\.10 \[\S+ \S+\] nats per next token at resid:\d, last positions, \S+ \[\S+ \S+\] lengths of the direction:\n."
+    assert re.match(r"toward 1 \(told\), " + told_by, toward)
+    assert re.match(r"random 1, " + told_by, beside)
+    assert main(["steer", model, str(strand), " \n"]) == 2
+    assert "the prompt is empty; write a text" in capsys.readouterr().err
 
 
 def test_a_strand_forced_on_another_network_is_reported(

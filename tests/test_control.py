@@ -17,6 +17,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+import families
 import strandscope as ss
 import tiny_chat
 from strandscope.capture.examples import neutral_prompts
@@ -280,7 +281,9 @@ def test_a_dose_of_which_too_much_is_rounding_is_refused(bench: Bench, monkeypat
 @pytest.mark.parametrize("nats", [5e-5, 1e-5, 1e-6, 1e-7, 1e-9])
 def test_a_dose_so_small_that_all_of_it_is_rounding_is_refused(rough: Bench, nats: float) -> None:
     """Also where a hundredth of the push is rounded away and costs nothing, and where no scale costs so little."""
-    with pytest.raises(TrustError, match=r"^nats: got \S+, but .*rounding in bfloat16.*; ask for more, or load the network with"):
+    with pytest.raises(
+        TrustError, match=r"^nats: got \S+, but .*rounding in bfloat16.*; ask for more, or load the network in float32"
+    ):
         find_dose(rough, SITE, vector(), nats)
 
 
@@ -349,9 +352,32 @@ def test_where_the_search_starts_does_not_matter(bench: Bench, start: float) -> 
 
 
 def test_the_search_reports_each_of_its_tries(bench: Bench) -> None:
-    seen: list[tuple[int, int]] = []
-    find_dose(bench, SITE, vector(), 0.02, report=lambda done, most: seen.append((done, most)))
-    assert seen == [(number + 1, dosing.MOST) for number in range(len(seen))] and len(seen) > 1
+    seen: list[int] = []
+    find_dose(bench, SITE, vector(), 0.02, report=lambda: seen.append(len(seen)))
+    assert len(seen) > 2
+
+
+def test_a_search_over_many_prompts_begins_on_few_and_ends_on_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = find_dose(bench, SITE, vector(), 0.02)
+    monkeypatch.setattr(dosing, "FEW", 8)
+    few = bench.some(8)
+    assert len(set(few.topics.tolist())) == len(few.prompts) == 8 and bench.some(19) is bench
+    assert all(torch.equal(few.plain[i], bench.plain[bench.prompts.ids.index(name)]) for i, name in enumerate(few.prompts.ids))
+    asked: list[int] = []
+    costs = Bench.costs
+    monkeypatch.setattr(Bench, "costs", lambda self, *a: (asked.append(len(self.prompts)), costs(self, *a))[1])
+    dose = find_dose(bench, SITE, vector(), 0.02)
+    assert asked == sorted(asked) and set(asked) == {8, 36} and asked.count(36) <= 4
+    assert dose.prompts == 36 and dose.cost.value == pytest.approx(0.02, rel=0.02)
+    assert dose.scale.value == pytest.approx(whole.scale.value, rel=0.025)
+    assert dose.scale.low == pytest.approx(whole.scale.low, rel=0.1)
+
+
+def test_a_network_that_takes_no_text_has_no_neutral_dose() -> None:
+    with pytest.raises(
+        InputError, match=r"takes no text, and doses are measured on neutral prompts; push by a scale of your own"
+    ):
+        Bench.of(ss.load(families.llama(), check="none"))
 
 
 # --- the prompts it is measured on ---
@@ -495,6 +521,19 @@ def test_a_dose_is_found_from_nats_on_all_neutral_prompts(subject: Subject, benc
     assert costs.mean() == pytest.approx(0.05, rel=0.2)
 
 
+def test_a_strand_of_several_classes_has_no_way_to_be_pushed(subject: Subject, strand: Strand) -> None:
+    several = replace(strand, provenance={"classes": ["a", "b", "c"]})
+    wide = replace(
+        strand, **{name: torch.randn(32, 2) for name in ("basis", "pattern")}, spectrum=torch.ones(2), offset=torch.ones(2)
+    )
+    for one in (several, wide):
+        with pytest.raises(InputError, match=r"^strand 'made up': tells (a, b, c|yes) apart and has no one direction"):
+            trial(subject, one, nats=0.02, prompts=PROMPTS, n_random=0, max_new_tokens=2, seed=0)
+    two = replace(strand, provenance={"classes": ["no", "yes"]})
+    with steer(subject, two, dose=given(1.0)) as dose:
+        assert dose.scale.value == 1.0
+
+
 def test_a_big_dose_changes_the_reply_and_the_two_ways_differ(subject: Subject, strand: Strand) -> None:
     said = [subject.generate("hello", 12)]
     for toward in (1, -1):
@@ -636,7 +675,7 @@ def made(subject: Subject, strand: Strand) -> Steering:
             dose_prompts=36,
             progress=lambda *stage: stages.append(stage),
         )
-    assert stages == [("doses and texts", number, 4) for number in range(5)]
+    assert list(dict.fromkeys(stages)) == [("doses and texts", number, 4) for number in range(5)] and len(stages) > 12
     return found
 
 

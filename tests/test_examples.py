@@ -98,6 +98,38 @@ def test_digest_follows_what_is_measured_and_nothing_else():
     assert Examples.from_rows(rows(6, groups=2)[::-1]).digest != base.digest
 
 
+def test_groups_that_hold_the_same_row_are_one():
+    made = Examples.from_rows(
+        [
+            {"text": "a b", "label": 0, "group": "x"},
+            {"text": "c", "label": 1, "group": "y"},
+            {"text": "A  b", "label": 1, "group": "y"},
+            {"text": "d", "label": 0, "group": "z"},
+            {"text": "ab", "label": 0},
+        ]
+    )
+    assert made.groups.tolist() == [0, 0, 0, 1, 2] and made.copies == 1
+    assert made.subset([0, 1]).groups.tolist() == [0, 1], "without the copy they are two"
+    chats = [{"messages": [{"role": "user", "content": text}], "label": i} for i, text in enumerate(["Yes.", "yes. ", "no"])]
+    assert Examples.from_rows(chats).groups.tolist() == [0, 0, 1]
+    tensors = [{"tensor": torch.tensor(value), "label": i % 2} for i, value in enumerate([[1, 2], [1, 2], [2, 1], [1.0, 2.0]])]
+    assert Examples.from_rows(tensors).groups.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("key", ["groups", "Group", "group_id", " group"])
+def test_a_group_under_another_name_is_refused(key):
+    for row in ({"text": "a", "label": 0}, {"positive": "a", "negative": "b"}):
+        with pytest.raises(InputError, match=rf"^rows:1: key '{key}' is not read; name it \"group\""):
+            Examples.from_rows([row | {key: "x"}])
+        assert Examples.from_rows([row | {key: "x", "group": "y"}, row | {"group": "z", "label": 1} if "text" in row else row])
+
+
+def test_tensor_rows_hold_numbers():
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r'^rows:2: "tensor" holds a NaN or an infinity; mend or delete the row$'):
+            Examples.from_rows([{"tensor": torch.ones(2), "label": 0}, {"tensor": torch.tensor([1.0, wrong]), "label": 1}])
+
+
 def test_tensor_rows_have_a_digest_and_no_text():
     made = Examples.from_rows([{"tensor": torch.zeros(2), "label": 0}, {"tensor": torch.ones(2), "label": 1}])
     other = Examples.from_rows(

@@ -92,6 +92,24 @@ def test_without_permutations_nothing_was_tested():
     assert found.decodable.value > 0.9
 
 
+def test_what_is_no_states_is_refused():
+    examples = ss.Examples.from_rows([{"text": f"t{i}", "label": i % 2} for i in range(20)])
+    with pytest.raises(InputError, match=r"^acts: got a Examples, wanted captured states; ss\.capture"):
+        ss.find(examples)
+
+
+def test_copies_under_chance_labels_are_not_detected():
+    """Forty rows by chance, each there twice: in groups of their own the copies would tell each other."""
+    draw = np.random.default_rng(4)
+    labels, states = np.repeat(draw.permutation([0, 1] * 20), 2), np.repeat(draw.normal(size=(40, 64)), 2, axis=0)
+    texts = [f"row {i // 2}" + " " * (i % 2) for i in range(80)]
+    acts = made({Site.parse(SITE): torch.as_tensor(states, dtype=torch.float32)}, labels, np.arange(80), texts)
+    assert acts.examples.copies == 40 and len(set(acts.groups.tolist())) == 40
+    assert str(acts.examples).startswith("planted: 80 text rows in 40 groups (repeated rows: 40; copies share a group), 40 0")
+    found = ss.find(acts)
+    assert found.verdict == "not detected" and found.decodable.value < 0.7
+
+
 def test_three_classes_have_a_strand_of_rank_two():
     found = ss.find(planted(3.5, groups=15, classes=3), permutations=20)
     assert (found.verdict, found.best.site, found.best.rank, found.best.positive) == ("detected", SITE, 2, "0, 1, 2")

@@ -368,6 +368,8 @@ def test_a_module_needs_a_batch_function_that_fits() -> None:
         batch=lambda rows: {"wrong": torch.stack(list(rows))},
     )
     refused(InputError, "read from files", what=families.mlp(), batch=families.vectors, dtype="bfloat16")
+    refused(InputError, "probe: got 1 rows, wanted three", what=families.mlp(), batch=families.vectors, probe=[torch.ones(6)])
+    refused(InputError, "batch: made 1 rows of two", what=families.mlp(), batch=lambda rows: families.vectors(rows[:1]))
     subject = ss.load(families.mlp(), batch=families.vectors, probe=[torch.ones(6), torch.zeros(6), torch.arange(6.0)])
     assert subject.blocks == 3 and torch.equal(subject.probe[0], torch.ones(6))
 
@@ -397,3 +399,20 @@ def test_the_embedded_model_opens_and_answers() -> None:
     reply = subject.generate("What is the capital of France?", 24)
     assert "Paris" in reply and "<|im" not in reply
     assert reply == subject.generate("What is the capital of France?", 24)
+
+
+def test_a_network_without_blocks_says_so_and_is_read_at_its_modules() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc2(self.fc1(x).tanh())
+
+    subject = ss.load(Plain().eval(), batch=lambda rows: {"x": torch.stack(list(rows))})
+    assert ": Plain, no blocks found, float32 on cpu, sites module, " in str(subject)
+    rows = ss.Examples.from_rows([{"tensor": torch.ones(6) * i} for i in range(4)])
+    with pytest.raises(InputError, match=r"^site pattern 'resid:\*': no blocks were found in this network; name modules"):
+        ss.capture(subject, rows)
+    assert ss.capture(subject, rows, "module:fc1").at("module:fc1").shape == (4, 5)

@@ -275,7 +275,7 @@ def test_an_orthonormal_basis_keeps_the_sign_of_one_direction_and_the_rank_of_se
     basis = orthonormal(several)
     torch.testing.assert_close(basis.T @ basis, torch.eye(2))
     torch.testing.assert_close(basis @ basis.T @ several, several)
-    with pytest.raises(InputError, match="zero vector; the classes do not differ"):
+    with pytest.raises(InputError, match="zero vector; the classes have the same mean"):
         orthonormal(0 * direction)
 
 
@@ -408,6 +408,7 @@ def test_without_an_unembedding_the_vocabulary_was_not_measured():
 def test_without_rows_the_vocabulary_is_still_described():
     described = shown(shown=()).describe(Planted())
     assert described.examples == () and described.promotes[0].token == "token7" and described.promotes[0].beyond_null
+    assert described.bound is None and str(described).startswith("joy: its rows are not texts of two classes")
 
 
 def test_a_description_repeats_and_touches_no_global_state():

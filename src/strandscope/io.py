@@ -54,6 +54,18 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that could not be written, before the work that it is to hold; its folder is made."""
+    place = Path(path)
+    try:
+        _check_replaceable(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 @contextmanager
 def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files are moved to their places, on failure none is."""

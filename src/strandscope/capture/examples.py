@@ -1,8 +1,10 @@
 """Labelled examples: texts, chats or tensors, each with a label, a group and an id.
 
 What a set promises: every row is of one kind and none is empty; ids are unique; either every row has a label or none has, and
-labels then name at least two classes; a row without a group is its own group, and the two rows of a pair share one. The digest
-depends on what is measured (inputs, labels, grouping, order) and not on file names or ids.
+labels then name at least two classes; a row without a group is its own group, and the two rows of a pair share one. Rows with
+the same input, but for case and spaces, are in one group whatever they say (their groups are joined), so that no copy of a row
+is evidence for what was trained on it. The digest depends on what is measured (inputs, labels, grouping, order) and not on file
+names or ids.
 
 Of two classes, the one called 1, true, yes or positive is scored high (or the one that a pack declares); of two others, the later
 one in alphabetical order, and the set says so when printed.
@@ -23,6 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ..errors import InputError
@@ -123,6 +127,7 @@ class Examples:
     def __str__(self) -> str:
         groups = len(set(self.groups.tolist()))
         text = f"{self.name}: {len(self)} {self.kind} rows in {groups} groups"
+        text += f" (repeated rows: {self.copies}; copies share a group)" if self.copies else ""
         if not self.labelled:
             return f"{text}, no labels"
         counts = Counter(self.classes[code] for code in self.labels.tolist())
@@ -155,9 +160,22 @@ class Examples:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Codes (rows), numbered as the groups first appear."""
-        codes: dict[str, int] = {}
-        return np.array([codes.setdefault(row.group, len(codes)) for row in self.rows], dtype=np.int64)
+        """Codes (rows), numbered as the groups first appear; groups that hold the same input are one."""
+        named, inputs = _codes([row.group for row in self.rows]), _codes(self._inputs)
+        size = 2 * len(self)  # a graph of groups and, after them, inputs, with an edge for each row
+        edges = coo_array((np.ones(len(self)), (named, len(self) + inputs)), shape=(size, size))
+        _, joined = connected_components(edges, directed=False)
+        return _codes(joined[named].tolist())
+
+    @cached_property
+    def copies(self) -> int:
+        """How many rows have the input of an earlier one."""
+        return len(self) - len(set(self._inputs))
+
+    @cached_property
+    def _inputs(self) -> tuple[str, ...]:
+        """What is the same in copies of a row: its words, without case and spacing, or its tensor."""
+        return tuple(digest(_hashable(_folded(row.input))) for row in self.rows)
 
     @cached_property
     def row_digests(self) -> tuple[str, ...]:
@@ -216,20 +234,22 @@ class Examples:
         groups = len(set(self.groups.tolist()))
         if groups < folds:
             raise InputError(
-                f"{self.name}: {groups} groups for {folds} folds; name at least {folds} groups, or ask for fewer folds"
+                f"{self.name}: {groups} groups for {folds} folds; name at least {folds} groups"
+                + (f" ({self.copies} rows are copies of others, and copies share a group)" if self.copies else "")
             )
         for code, name in enumerate(self.classes):
             holding = len(set(self.groups[self.labels == code].tolist()))
             if 0 < holding < folds:
                 raise InputError(
-                    f"{self.name}: class {name} sits in {holding} groups for {folds} folds; spread it over at least {folds}, "
-                    "or ask for fewer folds"
+                    f"{self.name}: class {name} sits in {holding} groups for {folds} folds; spread it over at least {folds}"
                 )
 
 
 def concept(name: str) -> Examples:
     """A concept pack that ships with Strandscope, such as "harm"; `concept_index()` lists them."""
     index = concept_index()
+    if Path(name).suffix.lower() in _READERS:
+        raise InputError(f"concept {name!r}: that is a file, and packs have names; open it with Examples.from_file")
     labelled = [pack for pack, about in index.items() if about["positive"]]
     if name not in index:
         near = difflib.get_close_matches(name, labelled, n=2, cutoff=0.5)
@@ -265,7 +285,7 @@ def _assemble(rows: list[Draft], name: str, source: str, declared: Mapping[str, 
         raise InputError(f"{source}: no rows; {_WANTED}")
     written = {row.label for row in rows if row.label is not None}
     if len(written) == 1:
-        raise InputError(f"{source}: one class only ({written.pop()}); wanted at least two, or no labels at all")
+        raise InputError(f"{source}: one class only ({written.pop()}); wanted rows of at least two")
     if declared is not None and written != set(declared):
         raise InputError(f"{source}: labels {', '.join(sorted(written))}; wanted {' and '.join(declared)}")
     labels, order = (list(declared), "declared") if declared is not None else ordered(written)
@@ -276,6 +296,19 @@ def _assemble(rows: list[Draft], name: str, source: str, declared: Mapping[str, 
     )
     classes = tuple(declared.values()) if declared is not None else tuple(labels)
     return Examples(examples, classes, rows[0].kind, name, order)
+
+
+def _codes(names: Sequence[Any]) -> np.ndarray:
+    codes: dict[Any, int] = {}
+    return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
+
+
+def _folded(value: Value) -> Value:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    return tuple({**message, "content": " ".join(message["content"].casefold().split())} for message in value)
 
 
 def _hashable(value: Value) -> Any:

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..subject.attach import Moment, attach, edited
+from ..subject.subject import Subject
 from .activations import Activations
+from .examples import Examples
 from .passes import Prefix, length_batches, run_prefix
 from .tokens import Positions, TokenRows, check_positions, span_of, tokenise
 
 if TYPE_CHECKING:
     from ..subject.site import Site
-    from ..subject.subject import Subject
-    from .examples import Examples
 
 __all__ = ["Activations", "Batch", "capture", "stream"]
 
@@ -126,9 +126,15 @@ def stream(
 
 def _tokens_of(subject: Subject, examples: Examples) -> TokenRows | None:
     """Token rows, or None where the subject's batch function takes the rows as they are."""
+    if not isinstance(subject, Subject):
+        raise InputError(f"subject: got a {type(subject).__name__}, wanted a Subject; ss.load opens one")
+    if not isinstance(examples, Examples):
+        raise InputError(
+            f"examples: got a {type(examples).__name__}, wanted Examples; ss.concept, Examples.from_file and from_rows make them"
+        )
     made = subject.probe and isinstance(subject.probe[0], str)  # the function was checked on texts, so it takes texts
     if examples.kind == "tensor":
-        return tokenise(subject, examples) if subject.anatomy.tokens and _are_token_ids(examples) else None
+        return tokenise(subject, examples) if subject.anatomy.tokens else None
     if subject.anatomy.tokens and (subject.tokenizer is not None or not made):
         return tokenise(subject, examples)
     if not made or examples.kind == "chat":
@@ -143,12 +149,6 @@ def _pieces(subject: Subject, token: Tensor) -> dict[int, str]:
     if subject.tokenizer is None:
         return {}
     return {number: str(subject.tokenizer.decode([number])) for number in token.unique().tolist() if number >= 0}
-
-
-def _are_token_ids(examples: Examples) -> bool:
-    return all(
-        isinstance(row.input, Tensor) and row.input.dim() == 1 and not row.input.is_floating_point() for row in examples.rows
-    )
 
 
 def _stream(

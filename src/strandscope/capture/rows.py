@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from .. import io
@@ -145,6 +146,7 @@ def _rows_of(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
     if "positive" in value or "negative" in value:
         yield from _pair(where, value)
         return
+    _check_group_key(where, value)
     keys = [key for key in _KIND_OF_KEY if value.get(key) is not None]
     if not keys:
         raise InputError(f'{where}: missing "text" (or "messages"); wanted an object such as {{"text": …, "label": …}}')
@@ -160,6 +162,7 @@ def _rows_of(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
 
 
 def _pair(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
+    _check_group_key(where, value)
     name = _name(value, "id", where) or where
     group = _name(value, "group", where) or f"pair:{name}"
     misplaced = next((key for key in ("label", "text", "messages", "tensor") if value.get(key) is not None), None)
@@ -175,11 +178,22 @@ def _pair(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
         yield Draft(where, _KIND_OF_KEY[key], checked, side, group, f"{name}:{side}", name, dict(extra))
 
 
+def _check_group_key(where: str, value: Mapping[str, Any]) -> None:
+    """A group under another name would go unread, and rows that belong together would be evidence for each other."""
+    if "group" in value:
+        return
+    near = next((key for key in value if isinstance(key, str) and key.strip().lower().startswith("group")), None)
+    if near is not None:
+        raise InputError(f'{where}: key {near!r} is not read; name it "group", or otherwise if it does not group the rows')
+
+
 def _input(content: Any, key: str, where: str, called: str = "") -> Value:
     called = called or key
     if key == "tensor":
         if not isinstance(content, Tensor):
             raise InputError(f'{where}: "{called}" is of type {type(content).__name__}, wanted a torch.Tensor')
+        if not bool(torch.isfinite(content).all()):
+            raise InputError(f'{where}: "{called}" holds a NaN or an infinity; mend or delete the row')
         return content
     if key == "messages":
         return _messages(content, called, where)

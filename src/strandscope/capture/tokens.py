@@ -11,6 +11,7 @@ where the tokenizer or the template does not tell content from the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,15 @@ class TokenRows:
     names: tuple[str, ...]
     template: dict[str, str]
 
+    def subset(self, rows: Sequence[int]) -> TokenRows:
+        """These rows in this order."""
+        return TokenRows(
+            tuple(self.ids[row] for row in rows),
+            tuple(self.content[row] for row in rows),
+            tuple(self.names[row] for row in rows),
+            self.template,
+        )
+
     def spans(self, positions: Positions) -> list[Span]:
         """The half-open span of tokens that `positions` names in each row."""
         if positions == "mean":
@@ -49,7 +59,8 @@ def check_positions(positions: Positions) -> None:
     if isinstance(positions, str):
         known = positions in ("last", "mean", "all")
     else:
-        known = len(positions) == 2 and all(end is None or isinstance(end, int) for end in positions)
+        pair = isinstance(positions, tuple) and len(positions) == 2
+        known = pair and all(end is None or isinstance(end, int) for end in positions)
     if not known:
         raise InputError(f'positions {positions!r} are not understood; write "last", "mean", "all" or a pair such as (-3, None)')
 
@@ -61,7 +72,7 @@ def tokenise(subject: Subject, examples: Examples) -> TokenRows:
         InputError: there is no tokenizer (or chat template) for such rows; a row is empty or longer than the context.
     """
     if examples.kind == "tensor":
-        ids = [_given(row.input, row.id) for row in examples.rows]
+        ids = [_given(row.input, row.id, subject.vocabulary) for row in examples.rows]
         content = [(0, len(row)) for row in ids]
         template = {"format": "tokens", "description": "token ids as given", "sha256": ""}
     elif subject.tokenizer is None:
@@ -77,10 +88,13 @@ def tokenise(subject: Subject, examples: Examples) -> TokenRows:
     return TokenRows(tuple(map(tuple, ids)), tuple(content), examples.ids, template)
 
 
-def _given(value: Any, name: str) -> list[int]:
+def _given(value: Any, name: str, vocabulary: int | None) -> list[int]:
     if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point():
         raise InputError(f"row {name}: a tensor row of a language model is a vector of token ids (integers)")
-    return value.tolist()
+    ids = value.tolist()
+    if vocabulary is not None and not all(0 <= token < vocabulary for token in ids):
+        raise InputError(f"row {name}: a token id outside 0 to {vocabulary - 1}; make ids with this network's tokenizer")
+    return ids
 
 
 def _chats(subject: Subject, examples: Examples) -> tuple[list[list[int]], list[Span]]:

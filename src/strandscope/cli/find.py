@@ -19,7 +19,7 @@ from .progress import note, progress
 )
 @click.option("--logistic", is_flag=True, help="Let logistic regression compete too (its permutations are refits, and slow).")
 @click.option(
-    "--permutations", type=click.IntRange(min=0), default=200, show_default=True, help="For the null; with 0 nothing is tested."
+    "--permutations", type=click.IntRange(min=0), default=200, show_default=True, help="At least 19; with 0 nothing is tested."
 )
 @options.seed
 @click.option("--out", metavar="FILE", help="Save the best site's strand as FILE (.safetensors).")
@@ -44,9 +44,14 @@ def find(
       strandscope find --concept harm --out harm.safetensors
       strandscope find smollm2 --concept mine.jsonl --at resid:8-20 --json
     """
+    from ..io import check_writable
     from ..report.asked import checked
 
     (asked,) = checked([concept])
+    if out is not None:
+        if not out.endswith(".safetensors"):
+            raise click.BadParameter(f"got {out!r}, wanted a file name that ends in .safetensors", param_hint="--out")
+        check_writable(out)
     subject = options.open_subject(model, **opening)
     from ..capture.record import capture
     from ..report import entries
@@ -56,18 +61,21 @@ def find(
     with progress() as report:
         states = capture(subject, asked.examples, at, position, progress=lambda done, of: report("states", done, of))  # type: ignore[arg-type]
         found = search(states, logistic=logistic, permutations=permutations, seed=seed, progress=report)
+    measured = entries.measured(found, asked)
+    if as_json:
+        made = plain(measured)
+        options.write_json({"verdict": found.verdict, **made, "strand": made["strand"] | {"file": out}})
+    else:
+        _show(found, measured, str(asked.examples))
     if out is not None:
         found.best.save(out)
         note(f"saved {out}")
-    if as_json:
-        options.write_json({"verdict": found.verdict, **plain(entries.measured(found, asked)), "file": out})
-    else:
-        _show(found, entries.measured(found, asked))
 
 
-def _show(found: Any, measured: Any) -> None:
+def _show(found: Any, measured: Any, rows: str) -> None:
     from ..report.text import curve_lines, visible
 
+    click.echo(visible(rows))
     click.echo(visible(str(found)))
     for line in curve_lines(measured.curve):
         click.echo(line)

@@ -61,6 +61,8 @@ def steer(
         raise click.UsageError(f"got {len(words)} arguments, wanted [MODEL] STRAND PROMPT; put the prompt in quotation marks")
     model, file, prompt = words if len(words) == 3 else ("smollm2", *words)
     prompt = sys.stdin.read().strip() if prompt == "-" else prompt
+    if not prompt.strip():
+        raise click.UsageError("the prompt is empty; write a text in quotation marks")
     from ..strand.strand import Strand
 
     strand = Strand.load(file)
@@ -117,6 +119,11 @@ def _write(as_json: bool, strand: Any, network: str, made: Any) -> None:
         click.echo(f"forced: this strand was found in the network {strand.fingerprint[:12]}, not in this one ({network[:12]})\n")
     click.echo(f"plain:\n{visible(made.plain[0])}")
     for one in made.pushed:
-        along = one.along if one.along.startswith("random") else f"{one.along} {visible(strand.name, lines=False)}"
+        along = one.along if one.along.startswith("random") else f"{one.along} {visible(_end(strand), lines=False)}"
         cost = f"{brief(one.dose.cost)} nats per next token at {one.dose.site}, {one.dose.positions} positions"
-        click.echo(f"\n{along}, {cost}:\n{visible(one.texts[0])}")
+        click.echo(f"\n{along}, {cost}, {brief(one.dose.scale)} {one.dose.scale.unit}:\n{visible(one.texts[0])}")
+
+
+def _end(strand: Any) -> str:
+    """What a push goes toward or away from."""
+    return strand.positive if strand.positive == strand.name else f"{strand.positive} ({strand.name})"

@@ -3,7 +3,7 @@
 The cost of a scale c is the mean over prompts of KL(p₀ ‖ p_c), p₀ the plain network's distribution of the token after the
 prompt and p_c the one under the edit, applied in exactly the scope in which it will be used. For small c it grows as c² (½c²χ,
 with the susceptibility χ), so the search takes secant steps on logarithms, inside a bracket that it halves when a step would
-leave it.
+leave it. It begins on a few of many prompts, and ends on all of them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SMALL = 0.01  # nats below which a larger scale is looked at too
 SQUARE = 0.05  # nats up to which a cost grows as the square of the scale, near enough to tell it from rounding
 CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
 MOST = 24  # evaluations before the search gives up
+FEW = 48  # prompts on which a search over many more begins
 _LEVEL = 0.95
 
 Applied = Literal["all", "last"]
@@ -82,6 +83,11 @@ class Bench:
         Raises:
             InputError: fewer than 2 prompts, or a network that predicts no next token or takes no such rows.
         """
+        if subject.tokenizer is None:
+            raise InputError(
+                f"{subject.name} takes no text, and doses are measured on neutral prompts; "
+                "push by a scale of your own, with attach and an Add"
+            )
         if prompts < 2:
             raise InputError(f"prompts: got {prompts}, wanted at least 2, for a mean with an interval")
         chosen = neutral_prompts(subject.chats if chat is None else chat)
@@ -89,6 +95,15 @@ class Bench:
             chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
         tokens = tokenise(subject, chosen)
         return cls(subject, chosen, tokens, next_token_logprobs(subject, tokens))
+
+    def some(self, count: int) -> Bench:
+        """The same bench with `count` of its prompts, from all topics; itself where it holds not twice as many."""
+        if len(self.prompts) < 2 * count:
+            return self
+        rows = _spread(self.topics, count, numpy_generator(0, "some of the prompts"))
+        return Bench(
+            self.subject, self.prompts.subset(rows), self.tokens.subset(rows.tolist()), self.plain[torch.as_tensor(rows)]
+        )
 
     @property
     def topics(self) -> NDArray[np.int64]:
@@ -124,12 +139,13 @@ def find_dose(
     *,
     positions: Applied = "all",
     start: float = 1.0,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[], None] | None = None,
 ) -> Dose:
     """The scale at which adding scale · direction (d,) at a site costs `nats` per next token on the bench's prompts.
 
     Args:
         start: the first scale tried; the answer does not depend on it beyond the search's tolerance of 2 %.
+        report: called after each measurement of a cost.
 
     Raises:
         InputError: `nats` is not above 0, the direction is no direction, or no scale costs so much.
@@ -138,24 +154,42 @@ def find_dose(
     check_wanted(nats, positions)
     check_direction(direction)
     where = Site.parse(site)
+
+    def costs_of(some: Bench, scale: float) -> NDArray[np.float64]:
+        costs = some.costs(where, Add(direction, scale), positions)
+        if report:
+            report()
+        return costs
+
+    few, slope = bench.some(FEW), 2.0
+    if few is not bench:
+        start, _, tried = _search(few, where, nats, start, costs_of)
+        slope = _slope(tried, start)
+    scale, costs, tried = _search(bench, where, nats, start, costs_of)
+    slope = _slope(tried, scale) if len(tried) > 1 else slope
+    floor = costs_of(bench, HUNDREDTH * scale)
+    _refuse_rounding(bench, where, nats, float(floor.mean()))
+    if nats < SMALL:
+        times = math.sqrt(SQUARE / nats)
+        more = float(costs_of(bench, times * scale).mean())
+        _refuse_rounding(bench, where, nats, (times**2 * float(costs.mean()) - more) / (times**2 - 1))
+    return _dose(bench, where, positions, direction, nats, scale, costs, floor, slope)
+
+
+def _search(
+    bench: Bench, site: Site, nats: float, start: float, costs_of: Callable[[Bench, float], NDArray[np.float64]]
+) -> tuple[float, NDArray[np.float64], dict[float, float]]:
+    """The scale whose mean cost is `nats`, the costs there, and the mean cost of every scale tried."""
     tried: dict[float, float] = {}
     low, high, scale = 0.0, math.inf, start
-    for count in range(MOST):
-        costs = bench.costs(where, Add(direction, scale), positions)
+    for _ in range(MOST):
+        costs = costs_of(bench, scale)
         tried[scale] = cost = float(costs.mean())
-        if report:
-            report(count + 1, MOST)
         if abs(cost / nats - 1) <= CLOSE:
-            floor = bench.costs(where, Add(direction, HUNDREDTH * scale), positions)
-            _refuse_rounding(bench, where, nats, float(floor.mean()))
-            if nats < SMALL:
-                times = math.sqrt(SQUARE / nats)
-                more = float(bench.costs(where, Add(direction, times * scale), positions).mean())
-                _refuse_rounding(bench, where, nats, (times**2 * cost - more) / (times**2 - 1))
-            return _dose(bench, where, positions, direction, nats, scale, costs, floor, _slope(tried, scale))
+            return scale, costs, tried
         low, high = (max(low, scale), high) if cost < nats else (low, min(high, scale))
         scale = _next(scale, cost / nats, _slope(tried, scale), low, high)
-    raise _not_found(bench, where, nats, tried)
+    raise _not_found(bench, site, nats, tried)
 
 
 def check_wanted(nats: float, positions: str) -> None:
@@ -197,7 +231,7 @@ def _dtype(bench: Bench) -> str:
 
 
 def _finer(dtype: str) -> str:
-    return "ask for more" + ("" if dtype in ("float32", "float64") else ", or load the network with dtype='float32'")
+    return "ask for more" + ("" if dtype in ("float32", "float64") else ", or load the network in float32 (dtype=, --dtype)")
 
 
 def _next(scale: float, excess: float, slope: float, low: float, high: float) -> float:

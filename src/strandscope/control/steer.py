@@ -71,6 +71,12 @@ def steer(
 def _push(strand: Strand, toward: int) -> Tensor:
     if toward not in (1, -1):
         raise InputError(f"toward: got {toward!r}, wanted 1 (toward {strand.positive}) or -1 (away from it)")
+    classes = strand.provenance.get("classes", ())
+    if strand.rank > 1 or len(classes) > 2:
+        told = ", ".join(classes) or strand.positive
+        raise InputError(
+            f"strand {strand.name!r}: tells {told} apart and has no one direction to push along; find one class against the rest"
+        )
     return toward * strand.pattern[:, 0]
 
 
@@ -143,15 +149,18 @@ def trial(
     drawn = _random_directions(bench, strand, n_random, seed)
     directions |= {f"random {number}": direction for number, direction in enumerate(drawn, start=1)}
     pushed: list[Pushed] = []
-    for name, direction in directions.items():
+
+    def told() -> None:
         if progress:
             progress("doses and texts", len(pushed), len(directions))
+
+    for name, direction in directions.items():
+        told()
         start = pushed[0].dose.scale.value if pushed else None
-        dose = find_dose(bench, site, direction, nats, positions=positions, start=start or 1.0)
+        dose = find_dose(bench, site, direction, nats, positions=positions, start=start or 1.0, report=told)
         with _pushed(subject, site, direction, dose, positions):
             pushed.append(Pushed(name, dose, tuple(replies(subject, prompts, max_new_tokens, chat=chat))))
-    if progress:
-        progress("doses and texts", len(directions), len(directions))
+    told()
     return Steering(strand.name, strand.site, chat, tuple(prompts), tuple(plain), tuple(pushed))
 
 

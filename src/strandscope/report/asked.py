@@ -41,7 +41,7 @@ class Asked:
         if isinstance(what, Examples):
             return cls(what, _question(what), "rows given")
         text = os.fspath(what)
-        if not text.endswith(_FILES) and not isinstance(what, os.PathLike):
+        if not text.endswith(_FILES) and not isinstance(what, os.PathLike) and not Path(text).is_file():
             return cls(concept(text), concept_index()[text]["question"], f"the concept pack {text}")
         examples = Examples.from_files([text] if Path(text).is_file() else text.split(","))
         return cls(examples, _question(examples), text)
@@ -64,6 +64,8 @@ def checked(concepts: Sequence[Concept]) -> list[Asked]:
     for one in asked:
         if visible(one.name, lines=False) != one.name:
             raise InputError(f"concept {one.name!r}: its name holds a character that cannot be shown; rename the file")
+        if one.name in seen.values():
+            raise InputError(f"concept {one.name!r}: given twice; give it once, or rename one of two files")
         if one.file in seen:
             raise InputError(f"concepts {seen[one.file]!r} and {one.name!r} would share one strand file; rename one of them")
         seen[one.file] = one.name

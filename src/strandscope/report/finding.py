@@ -165,7 +165,7 @@ class Meaning:
     """What the strand means; `bound` and `vocabulary_bound` are what 95 % of random directions stay within."""
 
     examples: tuple[TokenRow, ...]
-    bound: float
+    bound: float | None
     promotes: tuple[Word, ...]
     suppresses: tuple[Word, ...]
     vocabulary_bound: float | None
@@ -231,7 +231,7 @@ class ConceptEntry:
 
 @record
 class Provenance:
-    """Where the figures come from. `resumed` names the stages taken from an earlier, interrupted run of the same audit."""
+    """Where the figures come from. `resumed` names the stages taken from an earlier run of the same audit."""
 
     versions: dict[str, str]
     seed: int

@@ -109,7 +109,7 @@ def _meaning(entry: ConceptEntry) -> list[str]:
     head, meaning = "### What the strand means", entry.meaning
     if isinstance(meaning, Unmeasured):
         return [head, f"Not measured: {plain(meaning.reason)}."]
-    if not meaning.examples:
+    if not meaning.examples or meaning.bound is None:
         return [head, *_vocabulary(meaning)]
     about = (
         "Held-out rows by their score, with the tokens that lie furthest along the strand (in standard deviations; random "
@@ -139,7 +139,7 @@ def _quoted(token: str) -> str:
 
 def _vocabulary(meaning: Meaning) -> list[str]:
     if meaning.vocabulary_bound is None:
-        return ["Vocabulary: not measured (no unembedding of this width)."]
+        return ["Vocabulary: not measured (no tokenizer, or no unembedding of this width)."]
 
     def words(items: tuple[Word, ...]) -> str:
         return ", ".join(f"{_quoted(item.token)}{' (beyond random)' if item.beyond_null else ''}" for item in items)
@@ -203,5 +203,5 @@ def _provenance(report: Report) -> list[str]:
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in provenance.versions.items())
     lines = [f"- date: {provenance.date}", f"- seed: {provenance.seed}", f"- mode: {provenance.mode}", f"- versions: {versions}"]
     lines += [f"- command: {plain(provenance.command)}"] if provenance.command else []
-    lines += [f"- taken from an earlier, interrupted run: {plain(', '.join(provenance.resumed))}"] if provenance.resumed else []
+    lines += [f"- taken from an earlier run: {plain(', '.join(provenance.resumed))}"] if provenance.resumed else []
     return ["## Provenance", "\n".join(lines)]

@@ -60,25 +60,27 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A strand's meaning in one network. `bound`: 95 % of random directions have no token coordinate beyond it here."""
+    """A strand's meaning in one network. `bound`: 95 % of random directions have no token coordinate beyond it here; None without
+    examples to show. `vocabulary_bound`: None where the network has no head that takes states of this width, or no tokenizer."""
 
     strand: str
     examples: tuple[TokenScores, ...]
-    bound: float
+    bound: float | None
     promotes: tuple[Vocabulary, ...]
     suppresses: tuple[Vocabulary, ...]
     vocabulary_bound: float | None
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.strand}: token coordinates in standard deviations; random directions stay within ±{self.bound:.1f} (95 %)"
-        ]
+        said = "its rows are not texts of two classes, so none is shown"
+        if self.bound is not None:
+            said = f"token coordinates in standard deviations; random directions stay within ±{self.bound:.1f} (95 %)"
+        lines = [f"{self.strand}: {said}"]
         for row in self.examples:
             peaks = sorted(range(len(row.tokens)), key=lambda i: -abs(row.values[i]))[:4]
             carried = ", ".join(f"{row.tokens[i].strip()!r} {row.values[i]:+.1f}" for i in sorted(peaks))
             lines.append(f"  {row.why:<21} {row.score:+.2f}  {row.label:<12} {row.id}: {carried}")
         if self.vocabulary_bound is None:
-            return "\n".join([*lines, "  vocabulary: not measured (no unembedding of this width)"])
+            return "\n".join([*lines, "  vocabulary: not measured (no tokenizer, or no unembedding of this width)"])
         for name, items in (("promotes", self.promotes), ("suppresses", self.suppresses)):
             shown = ", ".join(f"{item.token.strip()!r}{'' if item.beyond_null else ' (as random)'}" for item in items)
             lines.append(f"  {name}: {shown}")
@@ -109,9 +111,9 @@ def describe(strand: Strand, subject: Network, seed: int, *, words: int = 8) -> 
     return Description(strand.name, examples, bound, top(order[:words]), top(order.flip(0)[:words]), limit)
 
 
-def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> tuple[tuple[TokenScores, ...], float]:
+def _token_scores(read: list, direction: Tensor, generator: torch.Generator) -> tuple[tuple[TokenScores, ...], float | None]:
     if not read:
-        return (), 0.0
+        return (), None
     states = torch.cat([part for _, _, part in read])
     centre = states.mean(0)
     values = ((states - centre) @ direction)[:, 0]

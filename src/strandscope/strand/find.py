@@ -24,7 +24,7 @@ from ..statistics.resample import permuted_labels
 from .linear import DEFAULT, LOGISTIC, Method, Training
 from .nested import Choice, Evidence, choose, nested_evidence, targets
 from .readings import LEVEL, SiteReading, baselines, detectable, layer_curve, reading
-from .rows import Ordered, States
+from .rows import Ordered, States, check_captured
 from .strand import Shown, Strand, orthonormal
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,8 @@ class Found:
         return "not tested" if self.p is None else "detected" if self.p <= LEVEL else "not detected"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.verdict}, {self.decodable}, n = {self.decodable.n}; best site {self.best.site}"
+        tested = "" if self.p is None else f" (p = {self.p:.2g})"
+        return f"{self.name}: {self.verdict}{tested}, {self.decodable}, n = {self.decodable.n}; best site {self.best.site}"
 
 
 def find(
@@ -91,6 +92,7 @@ def find(
     Raises:
         InputError: fewer than ten rows of a class, fewer groups than folds, several states a row.
     """
+    check_captured(acts)
     examples = acts.examples
     candidates = (*methods, *LOGISTIC) if logistic else tuple(methods)
     _refuse(folds, permutations, candidates)
@@ -113,7 +115,8 @@ def find(
     words, length, beyond_words, beyond_length = baselines(texts, evidence, labels, groups, generator, classes)
     shown = _shown(evidence, labels, examples, rows.order)
     provenance = {
-        "data": examples.digest, "rows": len(labels), "seed": seed, "folds": folds, "permutations": permutations,
+        "data": examples.digest, "classes": list(examples.classes), "rows": len(labels), "seed": seed, "folds": folds,
+        "permutations": permutations,
         "captured_under_edits": acts.edited, "methods": [str(candidate) for candidate in candidates], "versions": versions(),
     }  # fmt: skip
     strands = tuple(

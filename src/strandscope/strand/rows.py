@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ class Rows(Protocol):
     def require(self, min_per_class: int = 10, folds: int = 5) -> None: ...
 
 
+@runtime_checkable
+class _Captured(Protocol):
+    """What captured states have, and nothing else that is handed to `find` by mistake."""
+
+    def at(self, site: Any) -> Tensor: ...
+
+
 class States(Protocol):
     """States at sites with the rows they are of, one state a row; `capture.Activations` is one."""
 
@@ -61,6 +68,11 @@ class States(Protocol):
     @property
     def edited(self) -> bool: ...  # whether the network was under edits while they were captured
     def at(self, site: Any) -> Tensor: ...
+
+
+def check_captured(acts: Any) -> None:
+    if not isinstance(acts, _Captured):
+        raise InputError(f"acts: got a {type(acts).__name__}, wanted captured states; ss.capture(subject, examples) makes them")
 
 
 @dataclass(frozen=True)

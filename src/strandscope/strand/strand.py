@@ -88,7 +88,7 @@ class Strand:
         if fingerprint != self.fingerprint and not force:
             raise TrustError(
                 f"strand {self.name!r} was found in the network {self.fingerprint[:12]}, this one is {fingerprint[:12]}; "
-                "find it again here, or force it and have the report say so"
+                "find it again here, or force it (force=True, --force) and have the report say so"
             )
 
     def describe(self, subject: Network, *, seed: int = 0, force: bool = False) -> Description:
@@ -155,7 +155,9 @@ def orthonormal(directions: Tensor) -> Tensor:
     if directions.shape[1] == 1:
         norm = directions.norm()
         if not bool(norm > 0):
-            raise InputError("directions: got a zero vector; the classes do not differ at this site")
+            raise InputError(
+                "directions: got a zero vector; the classes have the same mean, so look whether the same rows are in both"
+            )
         return directions / norm
     left, values, _ = torch.linalg.svd(directions, full_matrices=False)
     return left[:, values > values[0] * 1e-8]

@@ -102,6 +102,8 @@ def _examined(
 ) -> Subject:
     """The subject with its anatomy found and verified, and its selfcheck passed."""
     rows = tuple(probe) if probe is not None else rows_for(module, tokenizer if batch is not None else None)
+    if len(rows) < 3:
+        raise InputError(f"probe: got {len(rows)} rows, wanted three, as batch takes them")
     batch = batch or batch_for(module)
     first = _first_pass(name, module, batch, rows)
     config = getattr(module, "config", None)
@@ -125,6 +127,7 @@ def _examined(
 def _first_pass(name: str, module: nn.Module, batch: Batch, rows: Sequence[Any]) -> Any:
     try:
         kwargs = batch([rows[0]] * 2)
+        _check_batch(kwargs)
         more = {"use_cache": False} if accepts(module, "use_cache") else {}
         with quiet():
             return trace(module, {**kwargs, **more})
@@ -134,6 +137,12 @@ def _first_pass(name: str, module: nn.Module, batch: Batch, rows: Sequence[Any])
             f"{name}: its forward pass did not run on made-up rows ({type(error).__name__}: {reason}); "
             "give batch=, which turns a list of rows into the keyword arguments of forward, and probe=[three rows that it takes]"
         ) from error
+
+
+def _check_batch(made: Any) -> None:
+    sizes = {value.shape[0] for value in made.values() if isinstance(value, torch.Tensor) and value.dim()}
+    if sizes and 2 not in sizes:
+        raise InputError(f"batch: made {min(sizes)} rows of two; it turns a list of rows into the keyword arguments of forward")
 
 
 def _find(text: str, revision: str | None, offline: bool, trust_remote_code: bool) -> tuple[Path, str, dict[str, Any]]:
@@ -271,5 +280,5 @@ def _device(device: str | torch.device) -> torch.device:
     except RuntimeError:
         raise InputError(f"device {device!r} is not understood; wanted auto, cpu, cuda or cuda:0") from None
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise MissingError(f"device {device!r}: this machine has no GPU that torch can use; pass device='cpu'")
+        raise MissingError(f"device {device!r}: this machine has no GPU that torch can use; choose cpu")
     return place

@@ -39,6 +39,8 @@ class Check:
 
 def selfcheck(subject: Subject, full: bool = True) -> tuple[Check, ...]:
     """Every line, in the order of the support matrix; the quick form tests one site of the middle block and no decoding."""
+    if not isinstance(subject, Subject):
+        raise InputError(f"subject: got a {type(subject).__name__}, wanted a Subject; ss.load opens one")
     sites = _sites(subject)
     if not sites:
         raise InputError(

@@ -55,6 +55,8 @@ def parse_pattern(pattern: str, blocks: int) -> list[Site]:
     for part in pattern.split(","):
         part = part.strip()
         if match := _RANGE.fullmatch(part):
+            if not blocks:
+                raise InputError(f"site pattern {part!r}: no blocks were found in this network; name modules, as in module:fc1")
             first, last = (0, blocks - 1) if match[2] == "*" else (int(match[3]), int(match[4]))
             if first > last or last >= blocks:
                 raise InputError(f"site pattern {part!r}: this network has blocks 0 to {blocks - 1}; write a range inside them")

@@ -97,6 +97,12 @@ class Subject:
         return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9), default=None)
 
     @property
+    def vocabulary(self) -> int | None:
+        """How many token ids there are; None where the input embedding is no table."""
+        table = None if self.anatomy.embed is None else self.module.get_submodule(self.anatomy.embed)
+        return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+    @property
     def unembedding(self) -> Tensor | None:
         """Weight (vocabulary or classes, d) of the head; None in a network without one."""
         weight = None if self.anatomy.head is None else self.module.get_submodule(self.anatomy.head).weight
@@ -231,9 +237,10 @@ class Subject:
         return f"there are {', '.join([*kinds, 'module:PATH'])}"
 
     def __str__(self) -> str:
-        kinds = " ".join(kind for kind in ("embed", "resid", "attn", "mlp") if any(self.anatomy.paths(kind)))
+        kinds = " ".join([*(kind for kind in ("embed", "resid", "attn", "mlp") if any(self.anatomy.paths(kind))), "module"])
         dtype = str(self.dtype).removeprefix("torch.")
-        size = f"{self.blocks} blocks, d {self.d}, {dtype} on {self.device}"
+        found = f"{self.blocks} blocks, d {self.d}" if self.blocks else "no blocks found"
+        size = f"{found}, {dtype} on {self.device}"
         return f"{self.name}: {self.anatomy.family}, {size}, sites {kinds}, {self.fingerprint[:12]}"
 
     __repr__ = __str__
