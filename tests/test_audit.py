@@ -144,7 +144,9 @@ def test_quick_keeps_the_permutations_and_says_it_is_quick(subject: ss.Subject, 
         one for one in as_json(full.report)["findings"] if ".steer" not in one["id"]
     ]
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["provenance"]["mode"] == "quick"
-    assert "QUICK" in str(quick) and "Quick audit" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "; QUICK: fewer and shorter texts" in str(quick) and "Quick audit" in (tmp_path / "report.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_many_concepts_get_permutations_enough_to_be_detected_after_holm() -> None:

@@ -104,12 +104,17 @@ def test_concepts_that_are_not_there(model: Path, tmp_path: Path, capsys: pytest
 
 def test_a_strand_that_could_not_be_saved_is_told_before_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = tiny_chat.write_jsonl(tmp_path / "told.jsonl", GOOD)
-    command = ["find", "no-such-model", "--concept", str(told), "--out"]
+    nothing = str(tmp_path / "no-such-model")
+    command = ["find", nothing, "--concept", str(told), "--out"]
     refused([*command, str(tmp_path / "made.txt")], 2, "wanted a file name that ends in .safetensors", capsys)
     there, below = tmp_path / "there.safetensors", told / "x.safetensors"
     there.mkdir()
     for out, why in ((there, "there is a folder of that name"), (below, "Not a directory")):
         refused([*command, str(out)], 3, f"cannot write {out}: {why}", capsys)
+    refused([*command, str(tmp_path / "new" / "x.safetensors")], 3, f"{nothing}: there is no such model", capsys)
+    assert not (tmp_path / "new").exists()
+    refused(["audit", *command[1:], str(told)], 3, f"cannot write {told / 'report.json'}: Not a directory", capsys)
+    refused([*command[:-1], "--permutations", "18"], 2, "got 18, wanted at least 19, or 0 for no test", capsys)
 
 
 @pytest.mark.parametrize(

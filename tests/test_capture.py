@@ -119,6 +119,25 @@ def test_states_of_rows_that_are_no_tokens(network, family):
             assert acts.rows.tolist() == sorted(acts.rows.tolist()) and acts.token.unique().tolist() == [-1]
 
 
+def test_a_row_of_another_shape_is_named(network):
+    subject = network("plain MLP")
+    good = tensor_rows(subject).rows[0].input
+    for rows in ([good, good[:-1]], [good[:-1], good[:-1]]):  # one that does not stack, and rows that the first layer refuses
+        examples = Examples.from_rows([{"tensor": row} for row in rows])
+        odd = f"rows:{1 + next(i for i, row in enumerate(rows) if row is not good)}"
+        with pytest.raises(
+            InputError, match=rf"^{odd}: a row of shape \({len(good) - 1},\), which .* was checked on rows of shape"
+        ):
+            capture(subject, examples, "resid:*")
+        assert hooks(subject.module) == subject.hooks
+    with pytest.raises(RuntimeError, match="own fault"):  # a network's own mistake stays its own
+        capture(replace(subject, batch=_raises), tensor_rows(subject), "resid:*")
+
+
+def _raises(_):
+    raise RuntimeError("own fault")
+
+
 def test_sites_of_unlike_positions_cannot_be_captured_position_by_position(network):
     subject = network("ConvNeXt")
     examples = Examples.from_rows([{"tensor": torch.randn(3, 32, 32)}])

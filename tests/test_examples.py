@@ -13,6 +13,7 @@ from strandscope.capture.examples import Examples, concept_index, neutral_prompt
 from strandscope.errors import InputError, MissingError
 
 CHAT = [{"role": "user", "content": "Hello there"}]
+GOOD = {"text": "fine", "label": 0, "id": "good"}
 
 
 def write(folder, name, *rows):
@@ -116,6 +117,35 @@ def test_groups_that_hold_the_same_row_are_one():
     assert Examples.from_rows(tensors).groups.tolist() == [0, 0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["a", "b"], "rows:1: got a str, wanted an object"),
+        ([GOOD, ("a", 1)], "rows:2: got a tuple, wanted an object"),
+        ("ab", "rows: got a str, wanted a list of objects"),
+        (GOOD, "rows: got a dict, wanted a list of objects"),
+        (5, "rows: got a int, wanted a list of objects"),
+    ],
+)
+def test_rows_are_a_list_of_objects(rows, said):
+    with pytest.raises(InputError, match=f"^{said} such as"):
+        Examples.from_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["ab", "cd"], r"pairs:1: got str 'ab', wanted a pair \(positive, negative\)"),  # no pair of letters
+        ([("a", "b"), ("c",)], r"pairs:2: got tuple \('c',\), wanted a pair"),
+        ("ab", "pairs: got a str, wanted a list of pairs"),
+        (5, "pairs: got a int, wanted a list of pairs"),
+    ],
+)
+def test_pairs_are_a_list_of_pairs(pairs, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        Examples.from_pairs(pairs)
+
+
 @pytest.mark.parametrize("key", ["groups", "Group", "group_id", " group"])
 def test_a_group_under_another_name_is_refused(key):
     for row in ({"text": "a", "label": 0}, {"positive": "a", "negative": "b"}):
@@ -154,7 +184,6 @@ def test_subset_and_limit_keep_rows_whole_groups_and_classes():
         made.limit(3, np.random.default_rng(0))
 
 
-GOOD = {"text": "fine", "label": 0, "id": "good"}
 BAD_JSONL = [
     ({"text": "x"}, r'^pairs\.jsonl:2: missing "label"'),
     ({"label": 1}, r'^pairs\.jsonl:2: missing "text"'),

@@ -55,12 +55,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that could not be written, before the work that it is to hold; its folder is made."""
+    """Refuse a file that could not be written, before the work that it is to hold; nothing is made."""
     place = Path(path)
     try:
         _check_replaceable(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place.parent):
+        with tempfile.TemporaryFile(dir=next(folder for folder in place.absolute().parents if folder.exists())):
             pass
     except OSError as error:
         raise cannot_write(path, error) from error

@@ -114,12 +114,16 @@ class Examples:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Examples:
         """Objects with the keys of a JSONL file, or with `tensor` in place of a text."""
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+            raise InputError(f'{name}: got a {type(rows).__name__}, wanted a list of objects such as {{"text": …, "label": …}}')
         return _assemble(drafts((f"{name}:{number}", row) for number, row in enumerate(rows, start=1)), name, name)
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], name: str = "pairs") -> Examples:
         """(positive, negative) texts or chats; each pair is a group."""
-        return cls.from_rows(({"positive": high, "negative": low} for high, low in pairs), name)
+        if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
+            raise InputError(f"{name}: got a {type(pairs).__name__}, wanted a list of pairs (positive, negative)")
+        return cls.from_rows([_pair_object(f"{name}:{number}", pair) for number, pair in enumerate(pairs, start=1)], name)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -243,6 +247,12 @@ class Examples:
                 raise InputError(
                     f"{self.name}: class {name} sits in {holding} groups for {folds} folds; spread it over at least {folds}"
                 )
+
+
+def _pair_object(where: str, pair: Any) -> dict[str, Any]:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise InputError(f"{where}: got {type(pair).__name__} {pair!r:.40}, wanted a pair (positive, negative)")
+    return {"positive": pair[0], "negative": pair[1]}
 
 
 def concept(name: str) -> Examples:

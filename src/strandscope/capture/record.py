@@ -10,6 +10,7 @@ States equal those of a plain pass over each row alone, up to the rounding of ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from ..errors import InputError
 from ..subject.attach import Moment, attach, edited
 from ..subject.subject import Subject
 from .activations import Activations
-from .examples import Examples
+from .examples import Example, Examples
 from .passes import Prefix, length_batches, run_prefix
 from .tokens import Positions, TokenRows, check_positions, span_of, tokenise
 
@@ -209,12 +210,12 @@ def _take_tokens(
 def _stream_made(subject: Subject, examples: Examples, sites: list[Site], positions: Positions) -> Iterator[Batch]:
     for start in range(0, len(examples), _BATCH_ROWS):
         part = examples.rows[start : start + _BATCH_ROWS]
-        inputs = subject.batch([row.input for row in part])
         taken: dict[Site, Tensor] = {}
         made: dict[Site, _Picks] = {}
         reads = {site: partial(_take_made, site, positions, taken, made) for site in sites}
         edits = edited(subject.module)
-        with torch.no_grad(), attach(subject, reads=reads, stop=True) as attached:
+        with torch.no_grad(), attach(subject, reads=reads, stop=True) as attached, _shape_told(subject, part):
+            inputs = subject.batch([row.input for row in part])
             attached.run(**inputs)
         picks = _agreed(made)
         if picks.mean:
@@ -225,6 +226,22 @@ def _stream_made(subject: Subject, examples: Examples, sites: list[Site], positi
         tokens = inputs.get("input_ids")
         found = torch.full_like(picks.where, -1) if tokens is None else tokens.cpu()[picks.rows, picks.where]
         yield Batch(picks.rows + start, picks.where, found, taken, edits)
+
+
+@contextmanager
+def _shape_told(subject: Subject, part: Sequence[Example]) -> Iterator[None]:
+    """If the network refuses rows, name the first whose shape is not that of the rows it was checked on."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        wanted = getattr(subject.probe[0], "shape", None) if subject.probe else None
+        odd = next((row for row in part if wanted is not None and getattr(row.input, "shape", wanted) != wanted), None)
+        if odd is None or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{odd.id}: a row of shape {tuple(odd.input.shape)}, which {subject.name} does not take ({error}); "  # type: ignore[union-attr]
+            f"it was checked on rows of shape {tuple(wanted)}"  # type: ignore[arg-type]
+        ) from error
 
 
 def _take_made(

@@ -140,6 +140,8 @@ def _check_header(header: list[str], name: str) -> None:
 
 
 def _rows_of(where: str, value: Mapping[str, Any]) -> Iterator[Draft]:
+    if not isinstance(value, Mapping):
+        raise InputError(f'{where}: got a {type(value).__name__}, wanted an object such as {{"text": …, "label": …}}')
     broken = next((key for key, item in value.items() if _has_lone_surrogate([key, item])), None)
     if broken is not None:
         raise InputError(f"{where}: {broken!a} holds half a character (a lone surrogate); write the text again or delete the row")

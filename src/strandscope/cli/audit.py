@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,10 +42,12 @@ def audit(
       strandscope audit smollm2
       strandscope audit ./my-model --concept harm --concept mine.jsonl --out audit-mine
     """
+    from ..io import check_writable
     from ..report.asked import checked
     from ..report.finding import as_json as plain
 
-    checked(concepts)  # so that a bad file is told before the model is opened
+    checked(concepts)  # so that a bad file is told before the model is opened, and a bad place too
+    check_writable(Path(out) / "report.json")
     subject = options.open_subject(model, **opening, check="none")
     from ..audit import audit as run
 

@@ -47,6 +47,8 @@ def find(
     from ..io import check_writable
     from ..report.asked import checked
 
+    if 0 < permutations < 19:
+        raise click.BadParameter(f"got {permutations}, wanted at least 19, or 0 for no test", param_hint="--permutations")
     (asked,) = checked([concept])
     if out is not None:
         if not out.endswith(".safetensors"):

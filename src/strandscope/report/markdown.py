@@ -34,7 +34,7 @@ def _quick(report: Report) -> list[str]:
     if report.provenance.mode == "full":
         return []
     return [
-        "**Quick audit**: fewer concepts, prompts and shorter texts than the full one; the evidence for each concept is the same."
+        "**Quick audit**: fewer and shorter texts, and two packs where none was named; the evidence for each concept is the same."
     ]
 
 

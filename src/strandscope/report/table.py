@@ -56,5 +56,5 @@ def headline(report: Report) -> str:
     anatomy = f"{subject.anatomy.family}, {subject.anatomy.blocks} blocks, d {subject.anatomy.width}"
     about = f"{anatomy}, {subject.dtype} on {subject.device}"
     passed = sum(line.status == "passed" for line in subject.selfcheck)
-    quick = "; QUICK: fewer concepts and texts" if report.provenance.mode == "quick" else ""
+    quick = "; QUICK: fewer and shorter texts" if report.provenance.mode == "quick" else ""
     return visible(f"{subject.name} ({about}, {subject.fingerprint[:12]}); selfcheck: {passed} lines passed{quick}", lines=False)
