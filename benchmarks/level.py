@@ -2,8 +2,8 @@
 
 **False alarms.** `ss.find` itself, on made-up states with group effects at four sites (60 rows, 24 dimensions, 4 folds, 199
 permutations) whose labels are shuffled. With 199 permutations p ≤ 0.05 is exactly the 10 best of 200 equally likely ranks, so
-of 1,000 runs 50 are due, and at most 71 are within chance (99.9 %). Once with groups that mix labels, once with groups of one
-label.
+of 1,000 runs 50 are due, and at most 71 are within chance (99.9 %). With groups that mix labels, with groups of one label, and
+with groups of declared pairs, whose two rows are alike and differ in label.
 
 **Coverage.** States of row i in group g with label y ∈ {0, 1}, every part Gaussian and alike in all d directions:
 
@@ -52,7 +52,7 @@ R = TypeVar("R")
 
 RUNS, ALLOWED = 1000, 71
 ROWS, SITES, WIDTH, FOLDS, PERMUTATIONS = 60, 4, 24, 4, 199
-NULLS = {"groups mix labels": 12, "groups of one label": 20}  # how many groups hold the 60 rows
+NULLS = {"groups mix labels": 12, "groups of one label": 20, "pairs in groups": 10}  # how many groups hold the 60 rows
 
 COVERAGE_RUNS, GROUPS, EACH = 2000, 24, 5  # rows of each class in a group
 AREAS = (0.60, 0.75, 0.90, 0.97)
@@ -81,19 +81,26 @@ def shuffled(kind: str, run: int) -> ss.Activations:
     """Made-up states with group effects, and labels that were shuffled."""
     generator = numpy_generator(run, "level", kind)
     groups = np.arange(ROWS) % NULLS[kind]
+    pairs = np.arange(ROWS) // (2 * NULLS[kind]) * NULLS[kind] + groups  # two rows of one group each
     if kind == "groups mix labels":
         labels = np.zeros(ROWS, dtype=np.int64)
         for group in range(NULLS[kind]):
             rows = np.flatnonzero(groups == group)
             labels[generator.permutation(rows)[: len(rows) // 2 + group % 2]] = 1
+    elif kind == "pairs in groups":
+        labels = (np.arange(ROWS) // NULLS[kind] + generator.integers(2, size=ROWS)[pairs]) % 2
     else:
         labels = generator.permutation(np.arange(NULLS[kind]) % 2)[groups]
     common = generator.normal(size=(ROWS, WIDTH)) + generator.normal(size=(NULLS[kind], WIDTH))[groups]
+    if kind == "pairs in groups":
+        common += 2 * generator.normal(size=(ROWS, WIDTH))[pairs]
     states = {
         Site.parse(f"resid:{site}"): torch.as_tensor(common + generator.normal(size=(ROWS, WIDTH)), dtype=torch.float32)
         for site in range(SITES)
     }
     rows = [{"tensor": torch.tensor([float(i)]), "label": int(labels[i]), "group": f"g{groups[i]}"} for i in range(ROWS)]
+    if kind == "pairs in groups":
+        rows = [row | {"pair": f"p{pairs[i]}"} for i, row in enumerate(rows)]
     none = torch.full((ROWS,), -1)
     examples = ss.Examples.from_rows(rows, f"shuffled {run}")
     return ss.Activations(states, examples, "last", torch.arange(ROWS), none, none, {}, "made up", {})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import strandscope as ss
 import tiny_audit
@@ -127,6 +129,24 @@ def test_equal_weights_that_behave_otherwise_are_another_network(tmp_path: Path,
     assert not done.report.provenance.resumed
     again = ss.audit(second, [TOLD], tmp_path / "out")
     assert again.report.provenance.resumed
+    second.module.generation_config.repetition_penalty = 50.0  # shows in texts alone
+    assert not ss.audit(second, [TOLD], tmp_path / "out").report.provenance.resumed
+    head = second.module.get_submodule("lm_head")
+    head.weight = torch.nn.Parameter(head.weight.flip(0).clone())  # below every block; untied from the embedding
+    assert not ss.audit(second, [TOLD], tmp_path / "out").report.provenance.resumed
+
+
+def test_the_rows_that_tell_networks_apart_hold_the_longest_and_other_ids_are_other_rows(
+    subject: ss.Subject, tmp_path: Path
+) -> None:
+    lengths = [3, 4, 5, 6, 7, 90, 8, 91, 9, 92, 10, 93, 94]
+    rows = ss.Examples.from_rows([{"text": "x" * length} for length in lengths])
+    assert stages._telling(rows) == [0, 1, 2, 3, 7, 9, 11, 12]
+    assert stages._telling(rows.subset([0, 1])) == [0, 1]
+    ss.audit(subject, [TOLD], tmp_path, steer=False)
+    renamed = [replace(row, id=f"new {row.id}") for row in TOLD.rows]
+    again = ss.audit(subject, [replace(TOLD, rows=tuple(renamed))], tmp_path, steer=False)
+    assert not again.report.provenance.resumed and again.strands[0].shown[0].id.startswith("new ")
 
 
 def test_a_spoilt_earlier_stage_is_told_and_not_taken(subject: ss.Subject, tmp_path: Path) -> None:

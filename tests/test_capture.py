@@ -134,6 +134,57 @@ def test_a_row_of_another_shape_is_named(network):
         capture(replace(subject, batch=_raises), tensor_rows(subject), "resid:*")
 
 
+class Ragged(torch.nn.Module):
+    """Rows of frames (positions, 4) of several lengths, each state a mix of a frame and the one before it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.into = torch.nn.Linear(4, 6)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(6, 6) for _ in range(3)])
+
+    def forward(self, frames, attention_mask=None):
+        h = self.into(frames)
+        for layer in self.layers:
+            h = h + torch.tanh(layer(h + h.roll(1, 1)[..., :1] * torch.arange(h.shape[1])[:, None].clamp(max=1)))
+        return h
+
+
+def padded(rows):
+    return {"frames": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)}
+
+
+def masked(rows):
+    return padded(rows) | {
+        "attention_mask": torch.nn.utils.rnn.pad_sequence([row[:, 0] * 0 + 1 for row in rows], batch_first=True)
+    }
+
+
+@pytest.mark.parametrize("batch", [padded, masked])
+def test_rows_of_several_lengths_are_each_as_alone_where_the_batch_function_pads(batch):
+    generator = torch.Generator().manual_seed(2)
+    rows = [torch.randn(n, 4, generator=generator) for n in (5, 2, 7, 5, 3, 2, 8, 5)]
+    subject = ss.load(Ragged().eval(), batch=batch, probe=[row[:3] if len(row) > 2 else row.repeat(2, 1)[:3] for row in rows[:3]])
+    examples = Examples.from_rows([{"tensor": row} for row in rows])
+    for positions in ("last", "mean", "all"):
+        together = capture(subject, examples, "module:layers.1", positions)
+        apart = [capture(subject, examples.subset([n]), "module:layers.1", positions) for n in range(len(rows))]
+        assert_close(together.at("module:layers.1"), torch.cat([acts.at("module:layers.1") for acts in apart]))
+        assert together.rows.tolist() == [n for n, acts in enumerate(apart) for _ in acts.rows.tolist()]
+
+
+def test_edits_leave_padding_alone_where_the_batch_function_masks_it():
+    rows = [torch.ones(5, 4), torch.ones(2, 4)]
+    subject = ss.load(Ragged().eval(), batch=masked, probe=[torch.ones(3, 4)] * 3)
+    site, seen = subject.sites("module:layers.0")[0], []
+    for edits in ({}, {site: [(lambda h: h + 1, Scope())]}, {site: [(lambda h: h + 1, Scope(positions="last"))]}):
+        with torch.no_grad(), attach(subject, reads={site: lambda h, _: seen.append(h.clone())}, edits=edits) as attached:
+            attached.run(**subject.batch(rows))
+    plain, everywhere, last = seen
+    assert ((everywhere - plain).abs().amax(-1) > 0.5).tolist() == [[True] * 5, [True, True, False, False, False]]
+    assert ((last - plain).abs().amax(-1) > 0.5).tolist() == [[False] * 4 + [True], [False, True, False, False, False]]
+
+
 def _raises(_):
     raise RuntimeError("own fault")
 

@@ -22,9 +22,10 @@ import strandscope as ss
 import tiny_chat
 from strandscope.capture.examples import neutral_prompts
 from strandscope.control import dose as dosing
-from strandscope.control.dose import Bench, Dose, direction_digest, find_dose
+from strandscope.control import steer as steering
+from strandscope.control.dose import Bench, Dose, direction_digest, find_dose, network_of
 from strandscope.control.edit import Add
-from strandscope.control.steer import Steering, steer, trial
+from strandscope.control.steer import Steering, trial
 from strandscope.control.texts import replies
 from strandscope.errors import InputError, TrustError
 from strandscope.reading import Reading
@@ -89,11 +90,20 @@ def strand(subject: Subject) -> Strand:
     return strand_in(subject)
 
 
+def steer(subject: Subject, strand: Strand, *, dose: Dose | None = None, **how: Any) -> Any:
+    """`steer`, where a dose that names no network is for this one."""
+    if dose is not None and not dose.network:
+        dose = replace(dose, network=network_of(subject))
+    return steering.steer(subject, strand, dose=dose, **how)
+
+
 def given(scale: float, toward: int = 1, site: str = "resid:1", positions: str = "all") -> Dose:
     """A dose of this scale for the strand above; its other figures are not looked at."""
     figure = Reading(scale, scale, scale, 0.95, 1, "lengths of the direction", None, "given")
     push = direction_digest(toward * PATTERN)
-    return Dose(site=site, positions=positions, push=push, target=1.0, scale=figure, cost=figure, rounding=figure, prompts=1)
+    return Dose(
+        site=site, positions=positions, network="", push=push, target=1.0, scale=figure, cost=figure, rounding=figure, prompts=1
+    )
 
 
 # --- our own measurement of a cost: each prompt by itself, a hook by hand, KL in float64 ---
@@ -574,6 +584,17 @@ def test_a_dose_of_another_site_or_scope_is_refused(
     with unchanged(subject), pytest.raises(InputError) as caught, steer(subject, strand, dose=dose, positions=positions):
         pass
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("other", ["f" * 64 + " torch.float32", "{fingerprint} torch.bfloat16"])
+def test_a_dose_of_another_network_is_refused_also_when_the_push_is_forced(subject: Subject, strand: Strand, other: str) -> None:
+    dose = replace(given(1.0), network=other.format(fingerprint=subject.fingerprint))
+    for force in (False, True):
+        with pytest.raises(InputError) as caught, steer(subject, strand, dose=dose, force=force):
+            pass
+        assert str(caught.value) == (
+            "dose: was found in another network or dtype; leave it out to have it found, or find it again"
+        )
 
 
 def test_a_strand_of_another_network_is_refused_unless_forced(subject: Subject, strand: Strand) -> None:

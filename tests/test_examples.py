@@ -55,6 +55,20 @@ def test_labels_that_a_table_wrote_as_floats_are_integers(tmp_path):
             Examples.from_file(write(tmp_path, name, content))
 
 
+def test_rows_of_one_pair_share_a_group_also_where_only_the_pair_is_named():
+    made = Examples.from_rows([{"text": letter, "label": n % 2, "pair": "pq"[n // 2]} for n, letter in enumerate("abcd")])
+    assert made.groups.tolist() == [0, 0, 1, 1]
+    named = [{"text": "a", "pair": "p", "group": "g"}, {"text": "b", "group": "h"}, {"text": "c", "pair": "p", "group": "h"}]
+    assert Examples.from_rows([*named, {"text": "d", "group": "i"}]).groups.tolist() == [0, 0, 0, 1]
+    assert Examples.from_rows(named).pairs.tolist() == [0, 1, 0]
+    assert Examples.from_rows(named).digest != Examples.from_rows([{**row, "pair": "p"} for row in named]).digest
+
+
+def test_names_are_read_without_the_spaces_around_them():
+    groups = Examples.from_rows([{"text": letter, "group": name} for letter, name in zip("abc", ("t", "t ", " "), strict=True)])
+    assert groups.groups.tolist() == [0, 0, 1]
+
+
 def test_pairs_are_groups_and_know_which_side_is_high(tmp_path):
     made = Examples.from_pairs([("a", "b"), ("c", "d")])
     assert (made.classes, made.positive) == (("negative", "positive"), "positive")
@@ -113,6 +127,8 @@ def test_groups_that_hold_the_same_row_are_one():
     assert made.subset([0, 1]).groups.tolist() == [0, 1], "without the copy they are two"
     chats = [{"messages": [{"role": "user", "content": text}], "label": i} for i, text in enumerate(["Yes.", "yes. ", "no"])]
     assert Examples.from_rows(chats).groups.tolist() == [0, 0, 1]
+    written = ["caf\u00e9", "cafe\u0301", "ca\u200bf\u00e9", "\uff43af\u00e9", "cafe"]  # composed, not, with an invisible, wide
+    assert Examples.from_rows([{"text": text} for text in written]).groups.tolist() == [0, 0, 0, 0, 1]
     tensors = [{"tensor": torch.tensor(value), "label": i % 2} for i, value in enumerate([[1, 2], [1, 2], [2, 1], [1.0, 2.0]])]
     assert Examples.from_rows(tensors).groups.tolist() == [0, 0, 1, 2]
 

@@ -72,6 +72,33 @@ def test_a_planted_concept_is_found_where_it_is():
     assert steps[-1] == ("nested selection", 15, 15)
 
 
+def test_each_strand_carries_the_evidence_of_its_own_site():
+    labels, groups = arranged()
+    states = {}
+    for site in range(4):  # the same weak signal, told four times
+        states |= {Site.parse(f"resid:{site}"): states_with(labels, groups, 1.0, sites=2, seed=site)[Site.parse(SITE)]}
+    found = ss.find(made(states, labels, groups), permutations=0)
+    curve = {point.site: point.reading for point in found.layers}
+    assert len(found.strands) > 1 and found.strands[0] is found.best
+    assert all(strand.evidence == curve[strand.site] for strand in found.strands[1:])
+    assert found.best.evidence not in curve.values()  # of the choice of a site, which is part of it
+
+
+def test_where_rows_of_a_pair_are_alike_the_null_exchanges_labels_inside_pairs():
+    """A null that shuffles the whole group splits the pairs, and what their rows share makes it wide."""
+    labels, groups = arranged(groups=10, each=12)
+    pairs, generator = np.arange(120) // 2, np.random.default_rng(4)
+    shared = 2 * generator.normal(size=(60, WIDTH))[pairs]
+    states = states_with(labels, groups, 0.4, seed=4)
+    states[Site.parse(SITE)] += torch.as_tensor(shared, dtype=torch.float32)
+    acts = made({Site.parse(SITE): states[Site.parse(SITE)]}, labels, groups)
+    rows = tuple(replace(row, pair=f"p{pair}") for row, pair in zip(acts.examples.rows, pairs, strict=True))
+    paired = replace(acts, examples=replace(acts.examples, rows=rows))
+    loose, tight = (ss.find(each, permutations=100).decodable for each in (acts, paired))
+    assert tight.value == loose.value
+    assert tight.null.high - tight.null.low < 0.6 * (loose.null.high - loose.null.low)
+
+
 def test_where_nothing_is_there_it_says_so_and_what_it_would_have_seen():
     found = ss.find(planted(gap=0.0), permutations=40)
     assert found.verdict == "not detected" and found.p > 0.05

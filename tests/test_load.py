@@ -140,6 +140,18 @@ def test_a_module_has_the_fingerprint_of_its_state_and_tokenizer() -> None:
     assert plain == ss.load(module).fingerprint == module_fingerprint(families.llama())
     assert module_fingerprint(module, words()) != plain
     assert module_fingerprint(families.llama().to(torch.bfloat16)) != plain
+    used = words()
+    used(["a", "b b b"], padding=True, truncation=True, max_length=2)  # the tokenizer remembers this
+    assert module_fingerprint(module, used) == module_fingerprint(module, words())
+
+
+def test_a_tokenizer_in_place_of_the_networks_own_is_another_network(folder: Path) -> None:
+    own = ss.load(folder)
+    given = ss.load(folder, tokenizer=own.tokenizer)
+    other = words()
+    other.chat_template = "{{ messages }}"
+    assert len({own.fingerprint, given.fingerprint, ss.load(folder, tokenizer=other).fingerprint}) == 3
+    assert ss.load(folder, tokenizer=own.tokenizer).fingerprint == given.fingerprint
 
 
 def test_opening_and_generating_leave_the_callers_random_state(folder: Path) -> None:

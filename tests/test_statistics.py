@@ -425,6 +425,23 @@ def test_every_permutation_that_the_null_allows_is_equally_likely():
     assert_uniform(drawn, wanted)
 
 
+def test_pairs_exchange_their_labels_where_they_differ_and_as_wholes_where_they_do_not():
+    groups = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2])
+    pairs = np.array([0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5])  # a mixed pair, one of ones, one of zeros, a single row; two pure groups
+    labels = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0])
+    order = np.random.default_rng(1).permutation(11)  # rows of a pair need not stand together
+    drawn = np.empty((9000, 11), dtype=np.int64)
+    drawn[:, order] = permuted_labels(labels[order], groups[order], 9000, np.random.default_rng(0), pairs[order])
+    blocks = [(1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)]
+    assert_uniform(drawn, [(*a, *b, *c) for a in ((1, 0), (0, 1)) for b in blocks for c in ((1, 1, 0, 0), (0, 0, 1, 1))])
+
+
+def test_rows_without_pairs_are_permuted_as_where_each_is_its_own():
+    args = LABELS, BOTH, 50
+    single = permuted_labels(*args, np.random.default_rng(0), np.arange(12))
+    assert (single == permuted_labels(*args, np.random.default_rng(0))).all()
+
+
 def test_relabelling_keeps_what_rows_of_a_group_share_and_renames_the_classes():
     labels, groups = np.array([0, 1, 2, 0, 1, 1, 2, 0]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
     drawn = relabelled(labels, groups, 7200, np.random.default_rng(0))

@@ -2,7 +2,7 @@
 
 What a set promises: every row is of one kind and none is empty; ids are unique; either every row has a label or none has, and
 labels then name at least two classes; a row without a group is its own group, and the two rows of a pair share one. Rows with
-the same input, but for case and spaces, are in one group whatever they say (their groups are joined), so that no copy of a row
+the same input, but for case, spaces and how a character is written, are in one group whatever they say (their groups are joined), so that no copy of a row
 is evidence for what was trained on it. The digest depends on what is measured (inputs, labels, grouping, order) and not on file
 names or ids.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,12 +165,19 @@ class Examples:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Codes (rows), numbered as the groups first appear; groups that hold the same input are one."""
+        """Codes (rows), numbered as the groups first appear; groups that share an input or a pair are one."""
         named, inputs = _codes([row.group for row in self.rows]), _codes(self._inputs)
-        size = 2 * len(self)  # a graph of groups and, after them, inputs, with an edge for each row
-        edges = coo_array((np.ones(len(self)), (named, len(self) + inputs)), shape=(size, size))
+        rows = len(self)
+        # a graph of groups and, after them, inputs and pairs: each row joins its group to its input and to its pair
+        ends = np.concatenate([rows + inputs, 2 * rows + self.pairs])
+        edges = coo_array((np.ones(2 * rows), (np.tile(named, 2), ends)), shape=(3 * rows, 3 * rows))
         _, joined = connected_components(edges, directed=False)
         return _codes(joined[named].tolist())
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """Codes (rows), numbered as the pairs first appear; a row that is in none has its own."""
+        return _codes([number if row.pair is None else row.pair for number, row in enumerate(self.rows)])
 
     @cached_property
     def copies(self) -> int:
@@ -188,12 +196,10 @@ class Examples:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of inputs, labels and grouping, in order."""
+        """SHA-256 of inputs, labels, groups and pairs, in order."""
         inputs = [_hashable(row.input) for row in self.rows]
         labels = [None if row.label is None else self.classes[row.label] for row in self.rows]
-        return digest(
-            self.kind, list(self.classes), labels, self.groups.tolist(), [row.pair is not None for row in self.rows], *inputs
-        )
+        return digest(self.kind, list(self.classes), labels, self.groups.tolist(), self.pairs.tolist(), *inputs)
 
     def texts(self) -> list[str]:
         """Each row as plain text; the messages of a chat joined by line breaks, without roles."""
@@ -317,8 +323,14 @@ def _folded(value: Value) -> Value:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, str):
-        return " ".join(value.casefold().split())
-    return tuple({**message, "content": " ".join(message["content"].casefold().split())} for message in value)
+        return _folded_text(value)
+    return tuple({**message, "content": _folded_text(message["content"])} for message in value)
+
+
+def _folded_text(text: str) -> str:
+    """Without case, spacing, invisible characters and the several ways to write one character."""
+    composed = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(letter for letter in composed if unicodedata.category(letter) != "Cf").split())
 
 
 def _hashable(value: Value) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -208,8 +208,8 @@ def _take_tokens(
 
 
 def _stream_made(subject: Subject, examples: Examples, sites: list[Site], positions: Positions) -> Iterator[Batch]:
-    for start in range(0, len(examples), _BATCH_ROWS):
-        part = examples.rows[start : start + _BATCH_ROWS]
+    for batch in _alike(subject, examples):
+        part = [examples.rows[row] for row in batch]
         taken: dict[Site, Tensor] = {}
         made: dict[Site, _Picks] = {}
         reads = {site: partial(_take_made, site, positions, taken, made) for site in sites}
@@ -219,13 +219,27 @@ def _stream_made(subject: Subject, examples: Examples, sites: list[Site], positi
             attached.run(**inputs)
         picks = _agreed(made)
         if picks.mean:
-            numbers = torch.arange(len(part)) + start
+            numbers = torch.tensor(batch)
             none = torch.full_like(numbers, -1)
             yield Batch(numbers, none, none, taken, edits)
             continue
         tokens = inputs.get("input_ids")
         found = torch.full_like(picks.where, -1) if tokens is None else tokens.cpu()[picks.rows, picks.where]
-        yield Batch(picks.rows + start, picks.where, found, taken, edits)
+        yield Batch(torch.tensor(batch)[picks.rows], picks.where, found, taken, edits)
+
+
+def _alike(subject: Subject, examples: Examples) -> list[list[int]]:
+    """Row numbers in batches that need no padding, which only a mask could tell from content.
+
+    Tensors stand with those of their shape. Texts stand together where the batch function makes a mask, else alone.
+    """
+    mask = subject.batch(list(subject.probe)).get("attention_mask") if examples.kind == "text" else None
+    masked = isinstance(mask, Tensor) and mask.dim() == 2
+    kinds: dict[Any, list[int]] = {}
+    for number, row in enumerate(examples.rows):
+        kind = row.input.shape if isinstance(row.input, Tensor) else () if masked else number
+        kinds.setdefault(kind, []).append(number)
+    return [rows[start : start + _BATCH_ROWS] for rows in kinds.values() for start in range(0, len(rows), _BATCH_ROWS)]
 
 
 @contextmanager

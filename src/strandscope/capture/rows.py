@@ -261,11 +261,11 @@ def _sort_of(label: str) -> str:
 
 def _name(value: Mapping[str, Any], key: str, where: str) -> str | None:
     name = value.get(key)
-    if name is None or name == "":
+    if name is None or (isinstance(name, str) and not name.strip()):
         return None
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise InputError(f'{where}: "{key}" is of type {type(name).__name__}, wanted a string')
-    return str(name)
+    return str(name).strip()
 
 
 def display_names(paths: list[str | os.PathLike[str]]) -> list[str]:

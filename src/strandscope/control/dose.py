@@ -56,6 +56,7 @@ class Dose:
 
     site: str
     positions: str
+    network: str  # fingerprint and dtype of the network
     push: str  # digest of the direction, its sign included
     target: float
     scale: Reading
@@ -271,7 +272,13 @@ def _dose(
     far = Reading(
         scale, scale / spread, scale * spread, _LEVEL, len(costs), "lengths of the direction", None, f"search on {method}"
     )
-    return Dose(str(site), positions, direction_digest(direction), nats, far, cost, rounding, len(costs))
+    return Dose(
+        str(site), positions, network_of(bench.subject), direction_digest(direction), nats, far, cost, rounding, len(costs)
+    )
+
+
+def network_of(subject: Subject) -> str:
+    return f"{subject.fingerprint} {subject.dtype}"
 
 
 def direction_digest(direction: Tensor) -> str:

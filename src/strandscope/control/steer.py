@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
-from .dose import Applied, Bench, Dose, check_wanted, direction_digest, find_dose
+from .dose import Applied, Bench, Dose, check_wanted, direction_digest, find_dose, network_of
 from .edit import Add
 from .texts import replies
 
@@ -62,6 +62,8 @@ def steer(
         dose = find_dose(Bench.of(subject), site, direction, nats, positions=positions)
     elif dose.push != direction_digest(direction):
         raise InputError("dose: was found for another direction or its opposite; leave it out to have it found, or find it again")
+    elif dose.network != network_of(subject):
+        raise InputError("dose: was found in another network or dtype; leave it out to have it found, or find it again")
     elif (dose.site, dose.positions) != (str(site), positions):
         raise InputError(f"dose: was found at {dose.site}, {dose.positions} positions, wanted {site}, {positions}; find it again")
     with _pushed(subject, site, direction, dose, positions):

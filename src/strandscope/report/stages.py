@@ -1,8 +1,8 @@
 """The stages of an audit of one network: each is taken from an earlier run if it is there, and kept when it is done.
 
-What a stage's result depends on is in its key: the network, its dtype and device, the states that it gives the first rows (so
-that another activation function, template or batch function is another network, whatever the weights), the rows, the seed, the
-settings and the versions.
+What a stage's result depends on is in its key: the network with its configurations, dtype and device, the states and the next
+token that it gives some of the rows (so that another template or batch function, or a head changed in memory, is another network,
+whatever the weights), the rows, the seed, the settings and the versions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from ..capture.examples import Examples
+from ..capture.predict import next_token_logprobs
 from ..capture.record import capture
 from ..control.steer import trial
 from ..errors import InputError, TrustError
@@ -23,7 +27,7 @@ from .asked import Asked
 from .finding import Meaning, Measured, Pushes, Unmeasured
 from .kept import Kept
 
-FIRST = 8  # rows whose states tell one network from another with the same weights
+TOLD = 8  # rows, half the first and half the longest, whose states tell one network from another with the same weights
 AT, POSITION = "resid:*", "last"
 NATS = 0.3  # of doses tried on SmolLM2 (0.1, 0.3, 1), the one at which texts change and stay fluent
 PROMPTS = (
@@ -141,16 +145,35 @@ class Stages:
         return before
 
     def _key(self, stage: str, asked: Asked, **spec: Any) -> str:
-        network = [self.subject.fingerprint, str(self.subject.dtype), str(self.subject.device), repr(self.subject.module)]
-        return digest(stage, network, self._behaviour(asked), asked.examples.digest, asked.name, self.seed, spec, versions())
+        subject, rows = self.subject, asked.examples
+        network = [subject.fingerprint, str(subject.dtype), str(subject.device), repr(subject.module), *_configurations(subject)]
+        about = [rows.digest, list(rows.ids), asked.name]
+        return digest(stage, network, self._behaviour(asked), about, self.seed, spec, versions())
 
     def _behaviour(self, asked: Asked) -> str:
-        """Digest of the states at every site of the first rows."""
+        """Digest of the states at every site, and of the next token's probabilities, of some rows."""
         if asked.name not in self.behaviours:
-            states = capture(self.subject, asked.examples.subset(range(min(FIRST, len(asked.examples)))), AT, POSITION)
+            rows = asked.examples.subset(_telling(asked.examples))
+            states = capture(self.subject, rows, AT, POSITION)
             whole = [states.at(site).float().numpy().tobytes() for site in states.sites]
+            if self.subject.tokenizer is not None and self.subject.anatomy.decodes:
+                whole.append(next_token_logprobs(self.subject, rows).numpy().tobytes())
             self.behaviours[asked.name] = digest(*whole, dict(states.template))
         return self.behaviours[asked.name]
+
+
+def _telling(examples: Examples) -> list[int]:
+    """The first rows and the longest ones: a window over positions shows in these alone."""
+    sizes = [row.input.numel() if isinstance(row.input, Tensor) else len(str(row.input)) for row in examples.rows]
+    longest = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+    return sorted({*range(min(TOLD // 2, len(sizes))), *longest[: TOLD // 2]})
+
+
+def _configurations(subject: Subject) -> list[str]:
+    """The network's configuration and its settings for generation, without the place that they were read from."""
+    found = [getattr(subject.module, name, None) for name in ("config", "generation_config")]
+    plain = [config.to_dict() for config in found if config is not None and hasattr(config, "to_dict")]
+    return [repr(sorted((key, repr(value)) for key, value in config.items() if key != "_name_or_path")) for config in plain]
 
 
 def _cannot_push(subject: Subject, asked: Asked) -> str:

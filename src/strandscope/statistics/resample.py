@@ -46,23 +46,45 @@ def group_folds(labels: Ints, groups: Ints, folds: int, generator: np.random.Gen
     return fold_of[group_of]
 
 
-def permuted_labels(labels: Ints, groups: Ints, draws: int, generator: np.random.Generator) -> Ints:
-    """(draws, rows): labels shuffled within every group that mixes them; groups of one label exchange their labels whole."""
+def permuted_labels(labels: Ints, groups: Ints, draws: int, generator: np.random.Generator, pairs: Ints | None = None) -> Ints:
+    """(draws, rows): labels exchanged at the finest level that mixes them.
+
+    Rows of a pair with different labels exchange them; pairs and single rows of one label exchange theirs inside their group, and
+    groups of one label among each other, whole. What is mixed stays so, so every draw would have been permuted alike.
+
+    Args:
+        pairs: the same number for rows of a pair, which lie in one group; None where every row is single.
+    """
     result = np.repeat(labels[None], draws, axis=0)
     whole: list[Ints] = []
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        if len(np.unique(labels[rows])) > 1:
-            keys = generator.random((draws, len(rows)))
-            result[:, rows] = labels[rows][np.argsort(keys, axis=1)]
-        else:
+    for rows in _split(np.arange(len(labels)), groups):
+        if not _mixes(labels[rows]):
             whole.append(rows)
-    if whole:
-        values = np.array([labels[rows[0]] for rows in whole])
-        shuffled = values[np.argsort(generator.random((draws, len(whole))), axis=1)]
-        for column, rows in enumerate(whole):
-            result[:, rows] = shuffled[:, column : column + 1]
+            continue
+        blocks = list(rows[:, None]) if pairs is None else _split(rows, pairs)
+        mixed = [block for block in blocks if _mixes(labels[block])]
+        _exchange(result, labels, [block for block in blocks if not _mixes(labels[block])], generator)
+        for block in mixed:
+            _exchange(result, labels, list(block[:, None]), generator)
+    _exchange(result, labels, whole, generator)
     return result
+
+
+def _split(rows: Ints, codes: Ints) -> list[Ints]:
+    """`rows` by their codes."""
+    return [rows[codes[rows] == code] for code in np.unique(codes[rows])]
+
+
+def _mixes(labels: Ints) -> bool:
+    return bool((labels != labels[0]).any())
+
+
+def _exchange(result: Ints, labels: Ints, blocks: list[Ints], generator: np.random.Generator) -> None:
+    """Shuffle the labels of blocks of rows, each of one label, in every draw of `result`."""
+    if blocks:
+        values = labels[[block[0] for block in blocks]]
+        shuffled = values[np.argsort(generator.random((len(result), len(blocks))), axis=1)]
+        result[:, np.concatenate(blocks)] = np.repeat(shuffled, [len(block) for block in blocks], axis=1)
 
 
 def relabelled(labels: Ints, groups: Ints, draws: int, generator: np.random.Generator) -> Ints:

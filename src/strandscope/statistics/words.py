@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 PENALTIES = (0.1, 1.0, 10.0)  # scikit-learn's C, chosen inside the training groups
 NOISE_DRAWS = 8  # relabellings from which the share of noise in the fits is taken
-METHOD = "bag of words (1- and 2-grams, logistic, C by inner cross-validation)"
+METHOD = "bag of words (1- and 2-grams, lower case, no punctuation; logistic, C by inner cross-validation)"
 
 
 Features = Callable[[Ints, Ints], tuple[Any, Any]]  # of training rows and of new rows, by index

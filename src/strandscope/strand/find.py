@@ -99,7 +99,7 @@ def find(
     examples.require(min_per_class=10, folds=folds)
     rows = Ordered.of(acts)
     labels, groups, sites, states, classes = rows.labels, rows.groups, rows.sites, rows.states, len(examples.classes)
-    shuffled = permuted_labels(labels, groups, permutations, numpy_generator(seed, "permutations", rows.key))
+    shuffled = permuted_labels(labels, groups, permutations, numpy_generator(seed, "permutations", rows.key), rows.pairs)
     columns = np.concatenate([labels[None], shuffled])
     report = (lambda done, of: progress("nested selection", done, of)) if progress else None
     generator = numpy_generator(seed, "folds", rows.key)
@@ -120,7 +120,16 @@ def find(
         "captured_under_edits": acts.edited, "methods": [str(candidate) for candidate in candidates], "versions": versions(),
     }  # fmt: skip
     strands = tuple(
-        _strand(acts, labels, sites[site], states[site], candidates[choice.methods[place]], single, shown, provenance)
+        _strand(
+            acts,
+            labels,
+            sites[site],
+            states[site],
+            candidates[choice.methods[place]],
+            layers[site].reading if place else single,
+            shown,
+            provenance,
+        )
         for place, site in enumerate(choice.sites[: choice.size])
     )
     return Found(

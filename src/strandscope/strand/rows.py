@@ -31,6 +31,8 @@ class Rows(Protocol):
     @property
     def positive(self) -> str | None: ...
     @property
+    def pairs(self) -> Any: ...  # (rows,) codes, a row's own where it is in none
+    @property
     def digest(self) -> str: ...
     @property
     def row_digests(self) -> tuple[str, ...]: ...
@@ -86,6 +88,7 @@ class Ordered:
     order: Ints
     labels: Ints
     groups: Ints
+    pairs: Ints
     sites: tuple[str, ...]
     states: tuple[Tensor, ...]  # (rows, d) a site, fp32
     skipped: tuple[str, ...]
@@ -101,11 +104,16 @@ class Ordered:
             )
         digests = examples.row_digests
         order = np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
-        codes: dict[int, int] = {}
-        groups = np.array([codes.setdefault(group, len(codes)) for group in acts.groups[order].tolist()], dtype=np.int64)
+        groups, pairs = _renumbered(acts.groups[order]), _renumbered(examples.pairs[order])
         key = digest([digests[row] for row in order], groups.tolist())
         sites, states, skipped = _usable(acts, torch.as_tensor(order))
-        return cls(order, acts.labels[order], groups, sites, states, skipped, key)
+        return cls(order, acts.labels[order], groups, pairs, sites, states, skipped, key)
+
+
+def _renumbered(codes: Ints) -> Ints:
+    """The same parts, numbered as they first appear."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(code, len(numbers)) for code in codes.tolist()], dtype=np.int64)
 
 
 def _usable(acts: States, order: Tensor) -> tuple[tuple[str, ...], tuple[Tensor, ...], tuple[str, ...]]:

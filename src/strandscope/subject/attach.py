@@ -210,6 +210,8 @@ def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
         mask, counted = kwargs.get("attention_mask"), moment.seen
         moment.content, moment.before, moment.seen, moment.start, moment.counted = None, None, None, 0, True
         if not subject.anatomy.tokens or not isinstance(tokens, Tensor):
+            if isinstance(mask, Tensor) and mask.dim() == 2:
+                moment.content = mask.bool()
             return
         rows, length = tokens.shape[:2]
         if isinstance(mask, Tensor) and mask.dim() == 2:

@@ -55,8 +55,15 @@ def module_fingerprint(module: nn.Module, tokenizer: Any = None) -> str:
     tensors = sorted(tensor_entry(name, tensor) for name, tensor in module.state_dict().items())
     if tokenizer is None:
         return digest(tensors)
-    words = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
-    return digest(tensors, words, tokenizer.chat_template)
+    return digest(tensors, tokenizer_digest(tokenizer))
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Of a tokenizer in memory and its chat template; how it was last told to pad and truncate is not part of it."""
+    if not tokenizer.is_fast:
+        return digest(sorted(tokenizer.get_vocab().items()), tokenizer.chat_template)
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({name: value for name, value in told.items() if name not in ("padding", "truncation")}, tokenizer.chat_template)
 
 
 def tensor_entry(name: str, tensor: Tensor) -> list[Any]:

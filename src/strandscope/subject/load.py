@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from ..errors import InputError, MissingError, TrustError
+from ..provenance import digest
 from .anatomy import structure
 from .attach import hooks
-from .fingerprint import folder_fingerprint, module_fingerprint
+from .fingerprint import folder_fingerprint, module_fingerprint, tokenizer_digest
 from .gguf import EMBEDDED, converted, embedded_file, gguf_fingerprint
 from .probe import batch_for, quiet_mode, rows_for
 from .quiet import quiet
@@ -56,6 +57,7 @@ def load(
         device: "auto" is the GPU if there is one.
         batch: for an nn.Module, turns a list of rows into the keyword arguments of its forward.
         probe: for an nn.Module, three rows as `batch` takes them, for the checks; made up from its first layer where left out.
+        tokenizer: in place of the network's own; it is then part of the fingerprint.
         check: how much of `selfcheck` to run.
 
     Raises:
@@ -80,6 +82,8 @@ def load(
     if device_map is None:
         module = module.to(_device(device))
     words = tokenizer if tokenizer is not None else _tokenizer(folder, trust_remote_code)
+    if tokenizer is not None:
+        fingerprint = digest(fingerprint, tokenizer_digest(tokenizer))
     source |= {"revision": source.get("revision") or revision, "trust_remote_code": trust_remote_code, "device_map": device_map}
     return _examined(text, module.eval(), words, fingerprint, source, batch, probe, check)
 
