@@ -2,9 +2,9 @@
 
 What a set promises: every row is of one kind and none is empty; ids are unique; either every row has a label or none has, and
 labels then name at least two classes; a row without a group is its own group, and the two rows of a pair share one. Rows with
-the same input, but for case, spaces and how a character is written, are in one group whatever they say (their groups are joined), so that no copy of a row
-is evidence for what was trained on it. The digest depends on what is measured (inputs, labels, grouping, order) and not on file
-names or ids.
+the same input, but for case, spaces and how a character is written, are in one group whatever they say (their groups are
+joined), so that no copy of a row is evidence for what was trained on it. The digest depends on what is measured (inputs, labels,
+groups, pairs, order) and not on file names or ids.
 
 Of two classes, the one called 1, true, yes or positive is scored high (or the one that a pack declares); of two others, the later
 one in alphabetical order, and the set says so when printed.
