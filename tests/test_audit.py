@@ -136,6 +136,16 @@ def test_equal_weights_that_behave_otherwise_are_another_network(tmp_path: Path,
     assert not ss.audit(second, [TOLD], tmp_path / "out").report.provenance.resumed
 
 
+def test_a_network_that_generates_but_whose_head_was_not_found_is_audited_without_a_push(
+    subject: ss.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "trial", TRIAL)
+    headless = replace(subject, anatomy=replace(subject.anatomy, head=None))
+    report = ss.audit(headless, [TOLD], tmp_path).report
+    assert report.finding("told.decodable").verdict == "detected"
+    assert "predicts no next token" in report.finding("told.steer").reading.reason
+
+
 def test_the_rows_that_tell_networks_apart_hold_the_longest_and_other_ids_are_other_rows(
     subject: ss.Subject, tmp_path: Path
 ) -> None:

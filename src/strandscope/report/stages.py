@@ -1,7 +1,7 @@
 """The stages of an audit of one network: each is taken from an earlier run if it is there, and kept when it is done.
 
-What a stage's result depends on is in its key: the network with its configurations, dtype and device, the states and the next
-token that it gives some of the rows (so that another template or batch function, or a head changed in memory, is another network,
+What a stage's result depends on is in its key: the network with its configurations, dtype and device, the states that it gives
+some of the rows and its answer (so that another template or batch function, or a head changed in memory, is another network,
 whatever the weights), the rows, the seed, the settings and the versions.
 """
 
@@ -11,23 +11,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..capture.examples import Examples
-from ..capture.predict import next_token_logprobs
 from ..capture.record import capture
 from ..control.steer import trial
 from ..errors import InputError, TrustError
 from ..provenance import digest, versions
 from ..strand.find import find
 from ..strand.strand import Strand
+from ..subject.port import scores
 from ..subject.subject import Subject
 from . import entries
 from .asked import Asked
 from .finding import Meaning, Measured, Pushes, Unmeasured
 from .kept import Kept
 
-TOLD = 8  # rows, half the first and half the longest, whose states tell one network from another with the same weights
+TELLING = 8  # rows, half the first and half the longest, whose states tell one network from another with the same weights
 AT, POSITION = "resid:*", "last"
 NATS = 0.3  # of doses tried on SmolLM2 (0.1, 0.3, 1), the one at which texts change and stay fluent
 PROMPTS = (
@@ -151,13 +152,14 @@ class Stages:
         return digest(stage, network, self._behaviour(asked), about, self.seed, spec, versions())
 
     def _behaviour(self, asked: Asked) -> str:
-        """Digest of the states at every site, and of the next token's probabilities, of some rows."""
+        """Digest of the states of some rows at every site, and of the network's answer."""
         if asked.name not in self.behaviours:
             rows = asked.examples.subset(_telling(asked.examples))
             states = capture(self.subject, rows, AT, POSITION)
             whole = [states.at(site).float().numpy().tobytes() for site in states.sites]
-            if self.subject.tokenizer is not None and self.subject.anatomy.decodes:
-                whole.append(next_token_logprobs(self.subject, rows).numpy().tobytes())
+            with torch.no_grad():  # the answer to the rows of the checks shows what follows the blocks, in any network
+                answer = scores(self.subject.module(**self.subject.batch(list(self.subject.probe))))
+            whole.append(answer.float().cpu().numpy().tobytes())
             self.behaviours[asked.name] = digest(*whole, dict(states.template))
         return self.behaviours[asked.name]
 
@@ -166,7 +168,7 @@ def _telling(examples: Examples) -> list[int]:
     """The first rows and the longest ones: a window over positions shows in these alone."""
     sizes = [row.input.numel() if isinstance(row.input, Tensor) else len(str(row.input)) for row in examples.rows]
     longest = sorted(range(len(sizes)), key=lambda number: -sizes[number])
-    return sorted({*range(min(TOLD // 2, len(sizes))), *longest[: TOLD // 2]})
+    return sorted({*range(min(TELLING // 2, len(sizes))), *longest[: TELLING // 2]})
 
 
 def _configurations(subject: Subject) -> list[str]:
