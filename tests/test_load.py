@@ -154,6 +154,13 @@ def test_a_tokenizer_in_place_of_the_networks_own_is_another_network(folder: Pat
     assert ss.load(folder, tokenizer=own.tokenizer).fingerprint == given.fingerprint
 
 
+@pytest.mark.parametrize("wrong", ["gpt2", 5])
+def test_what_is_no_tokenizer_is_refused(folder: Path, wrong: Any) -> None:
+    for what in (folder, families.llama()):
+        with pytest.raises(InputError, match=rf"^tokenizer: got a {type(wrong).__name__}, wanted a tokenizer of transformers"):
+            ss.load(what, tokenizer=wrong)
+
+
 def test_opening_and_generating_leave_the_callers_random_state(folder: Path) -> None:
     before = torch.get_rng_state()
     subject = ss.load(folder)

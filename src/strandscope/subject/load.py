@@ -65,6 +65,10 @@ def load(
     """
     if check not in ("quick", "full", "none"):
         raise InputError(f"check={check!r}: wanted quick, full or none")
+    if tokenizer is not None and not all(hasattr(tokenizer, name) for name in ("is_fast", "get_vocab", "chat_template")):
+        raise InputError(
+            f"tokenizer: got a {type(tokenizer).__name__}, wanted a tokenizer of transformers, such as AutoTokenizer opens"
+        )
     if isinstance(what, nn.Module):
         if (dtype, device, device_map, revision) != (None, "auto", None, None):
             raise InputError(
