@@ -114,7 +114,12 @@ def test_a_strand_that_could_not_be_saved_is_told_before_the_search(tmp_path: Pa
     refused([*command, str(tmp_path / "new" / "x.safetensors")], 3, f"{nothing}: there is no such model", capsys)
     assert not (tmp_path / "new").exists()
     refused(["audit", *command[1:], str(told)], 3, f"cannot write {told / 'report.json'}: Not a directory", capsys)
-    refused([*command[:-1], "--permutations", "18"], 2, "got 18, wanted at least 19, or 0 for no test", capsys)
+    refused(
+        [*command[:-1], "--permutations", "18"],
+        2,
+        "permutations: got 18, wanted at least 19 (fewer can never show p = 0.05), or 0",
+        capsys,
+    )
 
 
 @pytest.mark.parametrize(

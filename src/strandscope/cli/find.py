@@ -47,18 +47,19 @@ def find(
     from ..io import check_writable
     from ..report.asked import checked
 
-    if 0 < permutations < 19:
-        raise click.BadParameter(f"got {permutations}, wanted at least 19, or 0 for no test", param_hint="--permutations")
     (asked,) = checked([concept])
     if out is not None:
         if not out.endswith(".safetensors"):
             raise click.BadParameter(f"got {out!r}, wanted a file name that ends in .safetensors", param_hint="--out")
         check_writable(out)
+    from ..strand.find import check_permutations
+    from ..strand.find import find as search
+
+    check_permutations(permutations)
     subject = options.open_subject(model, **opening)
     from ..capture.record import capture
     from ..report import entries
     from ..report.finding import as_json as plain
-    from ..strand.find import find as search
 
     with progress() as report:
         states = capture(subject, asked.examples, at, position, progress=lambda done, of: report("states", done, of))  # type: ignore[arg-type]

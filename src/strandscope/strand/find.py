@@ -143,6 +143,11 @@ def _refuse(folds: int, permutations: int, methods: Sequence[Method]) -> None:
         raise InputError(f"folds: got {folds}, wanted at least 2, such as 5")
     if not methods:
         raise InputError("methods: got none, wanted at least one, such as strand.linear.DEFAULT")
+    check_permutations(permutations)
+
+
+def check_permutations(permutations: int) -> None:
+    """Refuse a number with which nothing could be detected."""
     least = round(1 / LEVEL) - 1
     if permutations != 0 and permutations < least:
         raise InputError(f"permutations: got {permutations}, wanted at least {least} (fewer can never show p = {LEVEL}), or 0")
