@@ -125,9 +125,7 @@ def test_a_row_of_another_shape_is_named(network):
     for rows in ([good, good[:-1]], [good[:-1], good[:-1]]):  # one that does not stack, and rows that the first layer refuses
         examples = Examples.from_rows([{"tensor": row} for row in rows])
         odd = f"rows:{1 + next(i for i, row in enumerate(rows) if row is not good)}"
-        with pytest.raises(
-            InputError, match=rf"^{odd}: a row of shape \({len(good) - 1},\), which .* was checked on rows of shape"
-        ):
+        with pytest.raises(InputError, match=rf"^{odd}: a row of shape \({len(good) - 1},\), which .* such as those of shape"):
             capture(subject, examples, "resid:*")
         assert hooks(subject.module) == subject.hooks
     with pytest.raises(RuntimeError, match="own fault"):  # a network's own mistake stays its own
@@ -164,13 +162,30 @@ def masked(rows):
 def test_rows_of_several_lengths_are_each_as_alone_where_the_batch_function_pads(batch):
     generator = torch.Generator().manual_seed(2)
     rows = [torch.randn(n, 4, generator=generator) for n in (5, 2, 7, 5, 3, 2, 8, 5)]
-    subject = ss.load(Ragged().eval(), batch=batch, probe=[row[:3] if len(row) > 2 else row.repeat(2, 1)[:3] for row in rows[:3]])
+    subject = ss.load(Ragged().eval(), batch=batch, probe=[torch.ones(3, 4)] * 3)
     examples = Examples.from_rows([{"tensor": row} for row in rows])
     for positions in ("last", "mean", "all"):
         together = capture(subject, examples, "module:layers.1", positions)
         apart = [capture(subject, examples.subset([n]), "module:layers.1", positions) for n in range(len(rows))]
         assert_close(together.at("module:layers.1"), torch.cat([acts.at("module:layers.1") for acts in apart]))
         assert together.rows.tolist() == [n for n, acts in enumerate(apart) for _ in acts.rows.tolist()]
+
+
+@pytest.mark.parametrize(("frames", "passes"), [(padded, 4), (masked, 1)])
+def test_texts_share_a_pass_only_where_the_batch_function_makes_a_mask(frames, passes):
+    made = []
+
+    def batch(texts):
+        made.append(texts)
+        return frames([torch.tensor([[ord(letter) / 100 - 1] * 4 for letter in text]) for text in texts])
+
+    subject = ss.load(Ragged().eval(), batch=batch, probe=["abc", "cab", "bca"])
+    examples = Examples.from_rows([{"text": text} for text in ("abcde", "ba", "acbdab", "c")])
+    made.clear()
+    together = capture(subject, examples, "module:layers.1", "last").at("module:layers.1")
+    assert len(made) == 1 + passes  # the first asks whether there is a mask
+    apart = [capture(subject, examples.subset([n]), "module:layers.1", "last").at("module:layers.1") for n in range(4)]
+    assert_close(together, torch.cat(apart))
 
 
 def test_edits_leave_padding_alone_where_the_batch_function_masks_it():

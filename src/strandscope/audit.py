@@ -161,11 +161,10 @@ def _limits(quick: bool, left_out: str) -> tuple[str, ...]:
         "The effect of a push is shown in texts and not scored; a push in a random direction of the same cost stands beside it.",
         "States were read at block outputs and at each row's last token only.",
     ]
-    said += (
-        ["This is a quick audit: fewer and shorter texts than in the full one, and two packs where no concept was named."]
-        if quick
-        else []
-    )
+    if quick:
+        said.append(
+            "This is a quick audit: fewer and shorter texts than in the full one, and two packs where no concept was named."
+        )
     return tuple([*said, left_out] if left_out else said)
 
 

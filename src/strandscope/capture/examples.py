@@ -115,15 +115,13 @@ class Examples:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Examples:
         """Objects with the keys of a JSONL file, or with `tensor` in place of a text."""
-        if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-            raise InputError(f'{name}: got a {type(rows).__name__}, wanted a list of objects such as {{"text": …, "label": …}}')
+        _check_list(rows, name, 'objects such as {"text": …, "label": …}')
         return _assemble(drafts((f"{name}:{number}", row) for number, row in enumerate(rows, start=1)), name, name)
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], name: str = "pairs") -> Examples:
         """(positive, negative) texts or chats; each pair is a group."""
-        if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
-            raise InputError(f"{name}: got a {type(pairs).__name__}, wanted a list of pairs (positive, negative)")
+        _check_list(pairs, name, "pairs (positive, negative)")
         return cls.from_rows([_pair_object(f"{name}:{number}", pair) for number, pair in enumerate(pairs, start=1)], name)
 
     def __len__(self) -> int:
@@ -253,6 +251,11 @@ class Examples:
                 raise InputError(
                     f"{self.name}: class {name} sits in {holding} groups for {folds} folds; spread it over at least {folds}"
                 )
+
+
+def _check_list(given: Any, name: str, wanted: str) -> None:
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"{name}: got a {type(given).__name__}, wanted a list of {wanted}")
 
 
 def _pair_object(where: str, pair: Any) -> dict[str, Any]:

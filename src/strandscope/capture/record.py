@@ -250,11 +250,11 @@ def _shape_told(subject: Subject, part: Sequence[Example]) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         wanted = getattr(subject.probe[0], "shape", None) if subject.probe else None
         odd = next((row for row in part if wanted is not None and getattr(row.input, "shape", wanted) != wanted), None)
-        if odd is None or isinstance(error, InputError):
+        if odd is None or isinstance(error, InputError | torch.OutOfMemoryError):
             raise
         raise InputError(
             f"{odd.id}: a row of shape {tuple(odd.input.shape)}, which {subject.name} does not take ({error}); "  # type: ignore[union-attr]
-            f"it was checked on rows of shape {tuple(wanted)}"  # type: ignore[arg-type]
+            f"give rows that it takes, such as those of shape {tuple(wanted)} that it was checked on"  # type: ignore[arg-type]
         ) from error
 
 

@@ -46,7 +46,7 @@ def steer(
 
     Args:
         nats: cost per next token on the project's neutral prompts, from which the scale is found (takes seconds).
-        dose: a dose found before for this strand and scope, instead of `nats`.
+        dose: a dose found before in this network, for this strand and scope, instead of `nats`.
         positions: "all" writes at every position of prompt and reply, "last" at the newest one of each pass.
         toward: 1 toward the strand's positive class, −1 away from it.
         force: push although the strand was found in another network.
