@@ -1,0 +1,24 @@
+"""All standards by name."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from . import detection
+from .standard import Standard
+
+STANDARDS: tuple[Standard, ...] = (*detection.STANDARDS,)
+
+_BY_NAME = {case.name: case for case in STANDARDS}
+if len(_BY_NAME) != len(STANDARDS):
+    raise ValueError("two standards share a name")
+
+
+def standard(name: str) -> Standard:
+    """The standard called so.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in _BY_NAME:
+        raise InputError(f"standard {name!r}: there is none; wanted one of {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
