@@ -141,7 +141,7 @@ def difference(draw: Draw) -> Outcome:
     "strand.find.find",
     "detected in 5 % at most",
     Bands(level=0.05),
-    (60, 100, 2000),
+    (80, 100, 2000),
     Mutation(
         "labels exchanged across rows instead of groups",
         permuted_labels,
@@ -152,10 +152,10 @@ def difference(draw: Draw) -> Outcome:
 )
 def noise(draw: Draw) -> Outcome:
     """States with strong group effects at two sites, whole groups of one label, labels shuffled: nothing is there to be found."""
-    generator, groups = draw.numpy, np.arange(60) % 20
-    labels = generator.permutation(np.arange(20) % 2)[groups]
-    common = generator.normal(size=(60, 16)) + 1.5 * generator.normal(size=(20, 16))[groups]
-    states = {f"resid:{k}": torch.as_tensor(common + generator.normal(size=(60, 16))).float() for k in range(2)}
+    generator, groups = draw.numpy, np.arange(96) % 12
+    labels = generator.permutation(np.arange(12) % 2)[groups]
+    common = generator.normal(size=(96, 16)) + 3 * generator.normal(size=(12, 16))[groups]
+    states = {f"resid:{k}": torch.as_tensor(common + generator.normal(size=(96, 16))).float() for k in range(2)}
     found = find(Made.of(states, labels, groups), folds=4, permutations=19, seed=draw.number)
     return Outcome(alarm=found.verdict == "detected")
 

@@ -3,8 +3,8 @@
 Bands are family-wise: over `FAMILY` two-sided binomial tests an estimator that does what it claims is called wrong, anywhere,
 in 5 % of certificates. For a 95 % interval over 2,000 repetitions that is coverage from 93.3 to 96.7 %, which is what a
 certificate promises; with fewer the band is wider. False positives are judged on their upper side alone: a test that alarms too
-seldom breaks no promise. A bias is judged with its own standard error: red where the band lies beyond doubt below it, and red
-where the repetitions are too few to tell. No band depends on the outcomes that it judges.
+seldom breaks no promise. A bias is judged with its own standard error: red where the band lies beyond doubt below it and, once certified, where
+the repetitions are too few to tell. No band depends on the outcomes that it judges.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ def judge(standard: Standard, outcomes: Sequence[Outcome]) -> Judged:
         errors = np.array([outcome.error for outcome in measured])
         if np.isfinite(errors).all():
             bias, spread, worst = float(errors.mean()), _standard_error(errors), float(np.abs(errors).max())
-            reasons += _errors(standard, bias, spread, worst)
+            reasons += _errors(standard, bias, spread, worst, certified=count >= standard.times.certify)
         else:
             reasons.append("an error that is not finite")
     return Judged(bias, spread, worst, coverage, limits, alarms, most, refused, count, tuple(reasons))
 
 
-def _errors(standard: Standard, bias: float, spread: float, worst: float) -> list[str]:
+def _errors(standard: Standard, bias: float, spread: float, worst: float, certified: bool) -> list[str]:
     bands, unit, reasons = standard.bands, f" {standard.unit}".rstrip(), []
     if bands.error is not None and worst > bands.error:
         reasons.append(f"off by {worst:.3g}{unit}, wanted at most {bands.error:.3g}")
@@ -105,7 +105,7 @@ def _errors(standard: Standard, bias: float, spread: float, worst: float) -> lis
         doubt = allowance() * spread
         if abs(bias) > bands.bias + doubt:
             reasons.append(f"bias {bias:+.3g} ± {spread:.2g}{unit}, wanted within {bands.bias:.3g}")
-        elif 0 < bands.bias < doubt:
+        elif certified and 0 < bands.bias < doubt:
             reasons.append(
                 f"bias {bias:+.3g} ± {spread:.2g}{unit}: too few repetitions to tell whether it is within {bands.bias:.3g}"
             )
