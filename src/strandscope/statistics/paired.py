@@ -61,7 +61,7 @@ class Contrast:
     groups: int
 
     def interval(self, level: float) -> tuple[float, float]:
-        reach = student.ppf(0.5 + level / 2, self.degrees) * math.sqrt(self.rows_variance + self.between_variance)
+        reach = float(student.ppf(0.5 + level / 2, self.degrees)) * math.sqrt(self.rows_variance + self.between_variance)
         return self.value - reach, self.value + reach
 
 
