@@ -1,7 +1,8 @@
 """`strandscope`: the commands, and what the shell is told when one ends.
 
-Exit codes: 0 done; 2 the command line or an input is wrong; 3 something is missing (a model, a file, room on the disk); 4 the
-numbers could not be trusted; 5 our bug, with its traceback; 130 interrupted. What a user can mend is one sentence on stderr.
+Exit codes: 0 done; 1 done, and a gate failed; 2 the command line or an input is wrong; 3 something is missing (a model, a file,
+room on the disk); 4 the numbers could not be trusted; 5 our bug, with its traceback; 130 interrupted. What a user can mend is one
+sentence on stderr.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import click
 from .. import __version__
 from ..errors import StrandscopeError
 from .audit import audit
+from .calibrate import calibrate
 from .doctor import doctor
 from .find import find
 from .steer import steer
@@ -32,12 +34,12 @@ def cli() -> None:
     Find the directions a concept is read on in a network, with honest evidence, and push on them at a known dose. MODEL
     is smollm2 (the embedded model), a hub id or id@revision, a folder, or a .gguf file.
 
-    Exit codes: 0 done, 2 usage or input, 3 something is missing, 4 the numbers cannot be trusted, 5 a bug of ours, 130
-    interrupted.
+    Exit codes: 0 done, 1 done and a gate failed, 2 usage or input, 3 something is missing, 4 the numbers cannot be trusted, 5
+    a bug of ours, 130 interrupted.
     """
 
 
-for _command in (audit, find, steer, doctor):
+for _command in (audit, find, steer, calibrate, doctor):
     cli.add_command(_command)
 
 

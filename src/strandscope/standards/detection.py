@@ -54,7 +54,7 @@ def independent(draw: Draw) -> Outcome:
 @case(
     "auroc, rows in groups",
     "statistics.detect.area",
-    "pairs of one group and of different groups, each a Φ",
+    "Φ(δ/√(2 + 2b²))",
     Bands(bias=0.005, coverage=0.95),
     (300, 600, 2000),
     Mutation(
@@ -67,13 +67,12 @@ def independent(draw: Draw) -> Outcome:
     unit="AUROC",
 )
 def clustered(draw: Draw) -> Outcome:
-    """24 groups of 5 and 5 rows that share a shift as large as the noise."""
-    groups = np.repeat(np.arange(GROUPS), 2 * EACH)
-    labels = np.tile(np.repeat([1, 0], EACH), GROUPS)
-    shift = draw.numpy.normal(0, 1, GROUPS)[groups]
-    scores = labels * 1.5 + shift + draw.numpy.normal(size=len(labels))
-    found = area(scores, labels, groups, np.zeros(len(labels), dtype=np.int64))
-    return Outcome(found.value, _shared(1.5, 2, 4, GROUPS, EACH), low=found.low, high=found.high)
+    """20 groups of either label, 6 rows in each that share a shift as large as the noise."""
+    groups = np.repeat(np.arange(40), 6)
+    labels = groups % 2
+    scores = labels * 1.5 + draw.numpy.normal(size=40)[groups] + draw.numpy.normal(size=240)
+    found = area(scores, labels, groups, np.zeros(240, dtype=np.int64))
+    return Outcome(found.value, float(norm.cdf(1.5 / 2)), low=found.low, high=found.high)
 
 
 @case(

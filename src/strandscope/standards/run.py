@@ -86,7 +86,7 @@ def calibrate(
 
     Args:
         slips: run the mutations too.
-        jobs: processes, of one thread each; 1 stays in this one. The figures do not depend on it.
+        jobs: processes; 1 stays in this one. Each works with one thread, so that the figures do not depend on it.
     """
     cases = [standard(name) for name in names] or list(STANDARDS)
     if jobs < 1:
@@ -135,8 +135,13 @@ def _work(task: _Task) -> _Done:
 
 def _perform(work: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Done]]:
     if jobs == 1:
-        for task in work:
-            yield task, _work(task)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for task in work:
+                yield task, _work(task)
+        finally:
+            torch.set_num_threads(threads)
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
         waiting: list[tuple[_Task, Future[_Done]]] = [(task, pool.submit(_work, task)) for task in work]
