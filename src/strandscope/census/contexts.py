@@ -65,7 +65,7 @@ def read_texts(texts: Texts) -> tuple[Examples, str]:
     return Examples.from_rows(rows, path.stem), str(path)
 
 
-def contexts(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bool = True, seed: int = 0) -> Contexts:
+def choose(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bool = True, seed: int = 0) -> Contexts:
     """At most `count` contexts, drawn by `seed` (whole groups of rows), each cut at its own place unless `cut` is false.
 
     Raises:
@@ -75,18 +75,24 @@ def contexts(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bo
         raise InputError(f"contexts: got {count}, wanted at least {LEAST}, for intervals over contexts")
     rows, source = read_texts(texts)
     if texts is None and (subject.tokenizer is None or not subject.anatomy.tokens):
-        raise InputError(f"{subject.name} takes no text, so the project's passages do not fit it; give texts=Examples.from_rows(…)")
+        raise InputError(
+            f"{subject.name} takes no text, so the project's passages do not fit it; give texts=Examples.from_rows(…)"
+        )
     if len(rows) < LEAST:
         raise InputError(f"{rows.name}: {len(rows)} rows, wanted at least {LEAST} contexts; add texts")
     rows = rows.limit(count, numpy_generator(seed, "census contexts"))
     if len(rows) < LEAST or len(set(rows.groups.tolist())) < LEAST:
         groups = len(set(rows.groups.tolist()))
-        raise InputError(f"{rows.name}: {len(rows)} contexts in {groups} groups, wanted at least {LEAST} groups; name more groups")
+        raise InputError(
+            f"{rows.name}: {len(rows)} contexts in {groups} groups, wanted at least {LEAST} groups; name more groups"
+        )
     if not subject.anatomy.tokens or (rows.kind != "tensor" and subject.tokenizer is None):
         return Contexts(rows, source, "rows as given", None)
     tokens = tokenise(subject, rows)
     if rows.kind == "text" and cut:
-        kept = [_length(ids, name, digest, seed) for ids, name, digest in zip(tokens.ids, tokens.names, rows.row_digests, strict=True)]
+        kept = [
+            _length(ids, name, digest, seed) for ids, name, digest in zip(tokens.ids, tokens.names, rows.row_digests, strict=True)
+        ]
         how = "each text cut after a token drawn for it, from a quarter of its tokens to all of them"
     else:
         kept = [len(ids) for ids in tokens.ids]

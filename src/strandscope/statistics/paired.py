@@ -60,6 +60,11 @@ class Contrast:
     replicates: int
     groups: int
 
+    @classmethod
+    def summed(cls, value: float, rows_variance: float, between: float, replicates: int, groups: int) -> Contrast:
+        degrees = _degrees(rows_variance, groups, between, replicates)
+        return cls(value, rows_variance, between, degrees, replicates, groups)
+
     def interval(self, level: float) -> tuple[float, float]:
         reach = float(student.ppf(0.5 + level / 2, self.degrees)) * math.sqrt(self.rows_variance + self.between_variance)
         return self.value - reach, self.value + reach
@@ -78,20 +83,16 @@ def log_ratio(one: Deleted, others: Sequence[Deleted]) -> Contrast:
     rows_variance = (groups - 1) / groups * float(((without - without.mean()) ** 2).sum())
     values = np.array([other.value for other in others])
     between = float(values.var(ddof=1)) / replicates if replicates > 1 else 0.0
-    return _contrast(float(one.value - values.mean()), rows_variance, between, replicates, groups)
+    return Contrast.summed(float(one.value - values.mean()), rows_variance, between, replicates, groups)
 
 
 def steadied(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """Contrasts with the same replicates at several sites, none with less variance between them than the mean of all."""
     mean = float(np.mean([one.between_variance for one in contrasts])) if contrasts else 0.0
     return [
-        _contrast(one.value, one.rows_variance, max(mean, one.between_variance), one.replicates, one.groups) for one in contrasts
+        Contrast.summed(one.value, one.rows_variance, max(mean, one.between_variance), one.replicates, one.groups)
+        for one in contrasts
     ]
-
-
-def _contrast(value: float, rows_variance: float, between: float, replicates: int, groups: int) -> Contrast:
-    degrees = _degrees(rows_variance, groups, between, replicates)
-    return Contrast(value, rows_variance, between, degrees, replicates, groups)
 
 
 def _degrees(rows_variance: float, groups: int, between: float, replicates: int) -> float:
