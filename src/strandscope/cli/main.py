@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import StrandscopeError
 from .audit import audit
 from .calibrate import calibrate
+from .census import census
 from .doctor import doctor
 from .find import find
 from .steer import steer
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for _command in (audit, find, steer, calibrate, doctor):
+for _command in (audit, find, census, steer, calibrate, doctor):
     cli.add_command(_command)
 
 
@@ -70,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        audits = context is not None and context.invoked_subcommand == "audit"
-        more = "an audit started again with the same --out goes on where it was" if audits else "run the same command again"
+        resumes = context is not None and context.invoked_subcommand in ("audit", "census")
+        more = "started again with the same --out, it goes on where it was" if resumes else "run the same command again"
         click.echo(f"Interrupted; nothing was left half-written; {more}.", err=True)
         return 130
     except OSError as error:

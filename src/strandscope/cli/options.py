@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -21,16 +21,31 @@ seed = click.option(
 )
 
 
-def opening(command: F) -> F:
-    """The options with which a model is opened."""
-    for option in (
-        click.option("--offline", is_flag=True, help="Use what is on this machine; ask the hub for nothing."),
-        click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0."),
-        click.option("--dtype", default="auto", show_default=True, help="auto (as stored), float32, bfloat16 or float16."),
-    ):
-        command = option(command)
-    return command
+def opening_in(dtype: str) -> Callable[[F], F]:
+    """The options with which a model is opened, in this dtype where none is named."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option("--offline", is_flag=True, help="Use what is on this machine; ask the hub for nothing."),
+            click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0."),
+            click.option("--dtype", default=dtype, show_default=True, help="auto (as stored), float32, bfloat16 or float16."),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+opening = opening_in("auto")
+
+
+def opening_words(opened: Mapping[str, Any], dtype: str = "auto") -> list[str]:
+    """The words that say on a command line how a model was opened, where not as by default."""
+    words = ["--offline"] * bool(opened["offline"])
+    for name, usual in (("dtype", dtype), ("device", "auto"), ("revision", None)):
+        words += [f"--{name}", opened[name]] if opened[name] != usual else []
+    return words
 
 
 def open_subject(
