@@ -36,8 +36,8 @@ class RFM:
     Attributes:
         spec: as given; `bandwidth` and `ridge` (…) are what it came to here.
         alphas: (…, n, outputs); `metric`: M, None while it is the identity.
-        spectra: per update of M, the AGOP's eigenvalues (…, r), greatest first, before power and normalisation; of width 0 if they
-            were not asked for.
+        spectra: per update of M, the AGOP's eigenvalues (…, r), greatest first, before power and normalisation; of width 0
+            where they were not asked for.
         residual: (…) ‖(K + λI)α − y‖ / ‖y‖ as solved.
         outcomes: "solved", or a sentence, for each site.
     """

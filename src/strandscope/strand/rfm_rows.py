@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -108,6 +109,13 @@ def targets(labels: Tensor | NDArray, rows: int) -> tuple[Tensor, int]:
     if len(codes) == 2:
         return numbered[:, None].double(), 2
     return torch.nn.functional.one_hot(numbered, len(codes)).double(), len(codes)
+
+
+def row_digests(states: Tensor, seed: int = 0) -> list[bytes]:
+    """Of each row of (…, n, d) at every site, whatever its place: an order that belongs to the data and not to the caller."""
+    rows = states if states.ndim == 2 else states.movedim(-2, 0).flatten(1)
+    key = seed.to_bytes(8, "big")
+    return [blake2b(row.tobytes(), digest_size=16, key=key).digest() for row in rows.contiguous().numpy()]
 
 
 def check_states(states: Tensor) -> None:

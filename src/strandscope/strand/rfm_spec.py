@@ -121,7 +121,7 @@ PRESETS: MappingProxyType[str, RFMSpec] = MappingProxyType(
         ),
         "xrfm": replace(
             _PUBLISHED, normalise="max",
-            source="xRFM, a leaf without the tree: its power ½ is of the rows, √M x, so 1 in d_M; gradient centring is a flag, off",
+            source="xRFM, a leaf without its tree: its power ½ is of the rows, √M x, so 1 in d_M; centring of gradients off",
         ),
         "clas": replace(
             _PUBLISHED, bandwidth=(1.0, 10.0, 100.0), centre_inputs=True, centre_gradients=True, normalise="max", iterations=10,
