@@ -140,7 +140,7 @@ def difference(draw: Draw) -> Outcome:
     "strand.find.find",
     "detected in 5 % at most",
     Bands(level=0.05),
-    (80, 100, 2000),
+    (50, 100, 2000),
     Mutation(
         "labels exchanged across rows instead of groups",
         permuted_labels,
