@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from . import detection
+from . import detection, spectra
 from .standard import Standard
 
-STANDARDS: tuple[Standard, ...] = (*detection.STANDARDS,)
+STANDARDS: tuple[Standard, ...] = (*detection.STANDARDS, *spectra.STANDARDS)
 
 _BY_NAME = {case.name: case for case in STANDARDS}
 if len(_BY_NAME) != len(STANDARDS):

@@ -1,0 +1,337 @@
+"""Standards of spectra: dimension, trace and overlap of metrics known through random rows, and what random matrices give.
+
+Gaussian rows with covariance Λ have M = Λ, whatever their rotation. A linear softmax model with logits W h has the Fisher matrix
+F = Wᵀ(diag p − ppᵀ)W exactly, and the score of a drawn token is Wᵀ(e_y − p).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import linalg
+from ..statistics import overlap as overlaps
+from ..statistics import pairs, spectrum
+from ..statistics import participation as participations
+from ..statistics.spectrum import (
+    energy_dimension,
+    energy_reading,
+    overlap,
+    participation,
+    participation_of,
+    top_eigenvalues,
+    trace,
+)
+from .mutation import Mutation
+from .standard import Bands, Draw, Outcome, case
+
+ROWS = 64  # draws by default
+TRACY_WIDOM = -1.2065335745820  # mean of the law of the largest eigenvalue of real matrices
+
+
+def power_law(exponent: float, d: int) -> Tensor:
+    """Eigenvalues i^−exponent."""
+    return torch.arange(1, d + 1, dtype=torch.float64) ** -exponent
+
+
+def rotation(draw: Draw, d: int, k: int) -> Tensor:
+    """(d, k) random orthonormal columns."""
+    return torch.linalg.qr(draw.normal(d, k)).Q
+
+
+def softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """p and diag p − ppᵀ."""
+    p = logits.softmax(0)
+    return p, torch.diag(p) - p[:, None] * p[None]
+
+
+def scores(draw: Draw, weight: Tensor, logits: Tensor, rows: int) -> Tensor:
+    """(rows, d) scores Wᵀ(e_y − p) of drawn tokens."""
+    p = logits.softmax(0)
+    tokens = torch.multinomial(p, rows, replacement=True, generator=draw.torch)
+    return weight[tokens] - p @ weight
+
+
+@case(
+    "isotropic spectrum, participation",
+    "statistics.spectrum.participation",
+    "PR = d = 48",
+    Bands(bias=0.01, coverage=0.95),
+    (300, 600, 2000),
+    Mutation("every row paired with itself too", pairs.log_ratio, "b.masked_fill(own, 0.0)", "b"),
+    Mutation("missing square root: a variance for an error", pairs.LogRatio.interval, "self.variance.sqrt()", "self.variance"),
+    unit="relative",
+)
+def isotropic(draw: Draw) -> Outcome:
+    """64 Gaussian rows with M = I in 48 dimensions: the estimate is degenerate, its error comes from pairs."""
+    return Outcome.of(participation(draw.normal(ROWS, 48)).reading(scores=False), 48.0, relative=True)
+
+
+@case(
+    "power-law spectrum, participation",
+    "statistics.spectrum.participation",
+    "PR = (Σ1/i)²/Σ1/i² = 21.1",
+    Bands(bias=0.01, coverage=0.95),
+    (300, 600, 2000),
+    Mutation("Gram entries not squared", participations._from_grams, "squares = unit.square()", "squares = unit.abs()"),
+    unit="relative",
+)
+def falling(draw: Draw) -> Outcome:
+    """64 Gaussian rows, rotated, eigenvalues 1/i in 200 dimensions."""
+    values = power_law(1.0, 200)
+    rows = draw.normal(ROWS, 200) * values.sqrt()
+    return Outcome.of(participation(rows).reading(scores=False), float(values.sum() ** 2 / values.square().sum()), relative=True)
+
+
+@case(
+    "steep spectrum, participation",
+    "statistics.spectrum.participation",
+    "PR = (Σi⁻²)²/Σi⁻⁴ = 2.49",
+    Bands(bias=0.02, coverage=0.95),
+    (300, 600, 2000),
+    Mutation(
+        "the jackknife without the two that each row's pairs count for", pairs.log_ratio, "jackknife = 4 * row", "jackknife = row"
+    ),
+    unit="relative",
+)
+def steep(draw: Draw) -> Outcome:
+    """64 Gaussian rows, eigenvalues 1/i² in 100 dimensions: few directions carry nearly all, and the estimate is skew."""
+    values = power_law(2.0, 100)
+    rows = draw.normal(ROWS, 100) * values.sqrt()
+    return Outcome.of(participation(rows).reading(scores=False), float(values.sum() ** 2 / values.square().sum()), relative=True)
+
+
+@case(
+    "traces from pairs",
+    "statistics.spectrum.participation",
+    "tr M² = Σλ²",
+    Bands(bias=0.0),
+    (2000, 4000, 20000),
+    Mutation(
+        "divided by all pairs, own ones too", participations._from_grams, "pairs = rows * (rows - 1)", "pairs = rows * rows"
+    ),
+    unit="relative",
+)
+def squares(draw: Draw) -> Outcome:
+    """8 rows of unequal lengths, eigenvalues 1/i in 12 dimensions: no bias at all is claimed for tr M²."""
+    values = power_law(1.0, 12)
+    length = 1 + draw.numpy.integers(0, 2, 8) * 2.0  # 1 or 3: mean square 5
+    rows = draw.normal(8, 12) * values.sqrt() * torch.as_tensor(length)[:, None]
+    truth = 25 * float(values.square().sum())
+    return Outcome(participation(rows).square, truth, truth)
+
+
+@case(
+    "trace of a metric",
+    "statistics.spectrum.trace",
+    "tr M = Σλ",
+    Bands(bias=0.005, coverage=0.95),
+    (300, 600, 4000),
+    Mutation("off by one power: a standard deviation for a standard error", trace, "len(rows) ** 0.5", "1.0"),
+    unit="relative",
+)
+def whole(draw: Draw) -> Outcome:
+    """64 Gaussian rows, eigenvalues 1/i in 200 dimensions."""
+    values = power_law(1.0, 200)
+    return Outcome.of(trace(draw.normal(ROWS, 200) * values.sqrt()), float(values.sum()), relative=True)
+
+
+@case(
+    "linear softmax model, Fisher matrix",
+    "statistics.spectrum.participation",
+    "PR of Wᵀ(diag p − ppᵀ)W",
+    Bands(bias=0.02, coverage=0.95),
+    (300, 600, 2000),
+    Mutation(
+        "squared lengths beside lengths",
+        participations._from_grams,
+        "lengths[:, None, :], squares",
+        "lengths[:, None, :].sqrt(), squares",
+    ),
+    unit="relative",
+)
+def fisher(draw: Draw) -> Outcome:
+    """Scores of 64 tokens drawn from a softmax over 40 words with weights in 24 dimensions, entropy about 3 nats."""
+    weight, logits = draw.normal(40, 24), 1.2 * draw.normal(40)
+    _, covariance = softmax(logits)
+    metric = (weight.T @ covariance @ weight).numpy()
+    truth = float(np.trace(metric) ** 2 / np.square(metric).sum())
+    return Outcome.of(participation(scores(draw, weight, logits, ROWS)).reading(), truth, relative=True)
+
+
+@case(
+    "nearly certain softmax",
+    "statistics.spectrum.participation",
+    '"not measured"',
+    Bands(error=0.0),
+    (200, 400, 2000),
+    Mutation(
+        "no look at how few rows carry the trace",
+        participations.Participation.unreadable,
+        "if self.carriers < LEAST_CARRIERS:",
+        "if False:",
+    ),
+    source="by construction: what carries the metric was not drawn",
+    unit="readings given",
+)
+def certain(draw: Draw) -> Outcome:
+    """64 draws from a softmax whose first word has probability .98: one or two draws in 64 carry nearly all of the trace."""
+    weight = draw.normal(40, 24)
+    logits = torch.full((40,), float(np.log(0.02 / 39)), dtype=torch.float64)
+    logits[0] = float(np.log(0.98))
+    reading = participation(scores(draw, weight, logits, ROWS)).reading()
+    return Outcome(float(reading.value is not None))
+
+
+@case(
+    "overlap of contexts, limit",
+    "statistics.spectrum.overlap",
+    "1/ω = 4/(1 + 1/(d − 1))",
+    Bands(bias=0.03, coverage=0.95),
+    (150, 300, 2000),
+    Mutation("a context paired with itself", pairs.log_ratio, "b.masked_fill(own, 0.0)", "b"),
+    Mutation("traces not divided out", overlap, "_weights(lengths)", "torch.full_like(lengths, 1 / wide.shape[1])"),
+    unit="relative",
+)
+def limit(draw: Draw) -> Outcome:
+    """32 contexts of 32 Gaussian rows: a common direction of weight U(0, 1), the rest along one of the context's own, d = 32."""
+    return Outcome.of(overlap(_contexts(draw, 32)).pooled(), 4 / (1 + 1 / 31), relative=True)
+
+
+@case(
+    "overlap of contexts, at N",
+    "statistics.spectrum.overlap",
+    "1/PR_N = ⟨1/PR⟩/N + (1 − 1/N)ω",
+    Bands(bias=0.03),
+    (100, 200, 1000),
+    Mutation("the share 1 − 1/N of pairs forgotten", overlaps.Overlap.at, "(1 - 1 / n) * self.omega", "self.omega"),
+    unit="relative",
+)
+def finite(draw: Draw) -> Outcome:
+    """The same contexts, their pooled dimension foretold for N = 4."""
+    truth = 1 / ((2 / 3) / 4 + 0.75 * (1 + 1 / 31) / 4)
+    return Outcome(overlap(_contexts(draw, 32)).at(4), truth, truth)
+
+
+def _contexts(draw: Draw, count: int, rows: int = 32, d: int = 32) -> Tensor:
+    """(count, rows, d): F = w e₀e₀ᵀ + (1 − w) vvᵀ, w ~ U(0, 1), v uniform at right angles to e₀, times a scale of its own."""
+    share = torch.as_tensor(draw.numpy.random(count))[:, None, None]
+    own = draw.normal(count, 1, d)
+    own[..., 0] = 0
+    own = own / own.norm(dim=-1, keepdim=True)
+    found = (1 - share).sqrt() * draw.normal(count, rows, 1) * own
+    found[..., 0] += (share.sqrt() * draw.normal(count, rows, 1))[..., 0]
+    return found * torch.as_tensor(draw.numpy.lognormal(0, 1, count))[:, None, None].sqrt()
+
+
+@case(
+    "Marchenko–Pastur edge",
+    "statistics.spectrum.top_eigenvalues",
+    "((√(n − 1) + √d)² + σ·⟨TW⟩)/n",
+    Bands(bias=0.005),
+    (30, 60, 300),
+    Mutation("swapped axis: the mean over coordinates", linalg.top_of_rows, "1 / n if weight is None", "1 / d if weight is None"),
+    source="Johnstone (2001)",
+    unit="relative",
+)
+def edge(draw: Draw) -> Outcome:
+    """The largest eigenvalue of the covariance of 120 white rows in 200 dimensions, through their Gram matrix."""
+    n, d = 120, 200
+    a, b = (n - 1) ** 0.5, d**0.5
+    truth = ((a + b) ** 2 + (a + b) * (1 / a + 1 / b) ** (1 / 3) * TRACY_WIDOM) / n
+    return Outcome(float(top_eigenvalues(draw.normal(n, d), 1).values[0]), truth, truth)
+
+
+@case(
+    "Marchenko–Pastur bulk",
+    "statistics.spectrum.participation_of",
+    "E tr S² = d + d(d + 1)/n",
+    Bands(bias=0.005),
+    (30, 60, 300),
+    Mutation("missing square: tr M for (tr M)²", participation_of, "** 2 / square", "/ square"),
+    source="Wishart moments",
+    unit="relative",
+)
+def bulk(draw: Draw) -> Outcome:
+    """Participation ratio of the covariance of 300 white rows in 150 dimensions, which is far below 150."""
+    rows = draw.normal(300, 150)
+    truth = 150**2 / (150 + 150 * 151 / 300)
+    return Outcome(participation_of(rows.T @ rows / 300), truth, truth)
+
+
+@case(
+    "spiked covariance, BBP",
+    "statistics.spectrum.top_eigenvalues",
+    "cos² = (1 − γ/θ²)/(1 + γ/θ)",
+    Bands(bias=0.005),
+    (30, 60, 300),
+    Mutation("eigenvectors in the other order", linalg.eigh, "vectors.flip(1)", "vectors"),
+    source="Baik, Ben Arous & Péché (2005); Paul (2007)",
+    unit="cos²",
+)
+def spike(draw: Draw) -> Outcome:
+    """One direction of variance 1 + 4 among 200 white ones, 400 rows: how far the first eigenvector lies along it."""
+    rows = draw.normal(400, 200)
+    rows[:, 0] *= 5**0.5
+    gamma = 0.5
+    truth = (1 - gamma / 16) / (1 + gamma / 4)
+    return Outcome(float(top_eigenvalues(rows, 1).vectors[0, 0] ** 2), truth)
+
+
+@case(
+    "residual bounds",
+    "statistics.spectrum.top_eigenvalues",
+    "|λ̂ − λ| ≤ ‖Av − λ̂v‖",
+    Bands(error=1e-12),
+    (10, 20, 200),
+    Mutation(
+        "eigenvalues of the rows, not of their mean", linalg.top_of_rows, "eigh(weight * wide @ wide.T", "eigh(wide @ wide.T"
+    ),
+    source="float64 singular values",
+    unit="of λ₁, beyond the bound",
+)
+def bounds(draw: Draw) -> Outcome:
+    """Ten eigenvalues of 30 rows in 50 dimensions, eigenvalues 1/i, against singular values."""
+    rows = draw.normal(30, 50) * power_law(1.0, 50).sqrt()
+    truth = np.linalg.svd(rows.numpy(), compute_uv=False)[:10] ** 2 / 30
+    found = top_eigenvalues(rows, 10)
+    beyond = np.abs(found.values.numpy() - truth) - np.minimum(found.residuals.numpy(), 1e-10 * truth[0])
+    return Outcome(max(float(beyond.max()) / truth[0], 0.0))
+
+
+@case(
+    "energy dimension",
+    "statistics.spectrum.energy_dimension",
+    "37 of 100 equal-step eigenvalues hold 60 %",
+    Bands(error=0.0),
+    (3, 10, 50),
+    Mutation("off by one", spectrum._energy, ".sum()) + 1", ".sum())"),
+    unit="dimensions",
+)
+def energy(draw: Draw) -> Outcome:
+    """A rotated matrix with eigenvalues 100, 99, …, 1: Σ of the first k is k(201 − k)/2, of all 5050."""
+    basis = rotation(draw, 100, 100)
+    matrix = (basis * torch.arange(100.0, 0, -1, dtype=torch.float64)) @ basis.T
+    truth = next(k for k in range(1, 101) if k * (201 - k) / 2 >= 0.6 * 5050)
+    return Outcome(float(energy_dimension((matrix + matrix.T) / 2, 0.6)), float(truth))
+
+
+@case(
+    "energy dimension of too few rows",
+    "statistics.spectrum.energy_reading",
+    '"not measured"',
+    Bands(error=0.0),
+    (10, 20, 200),
+    Mutation("halves never compared", energy_reading, "max(1.0, 0.1 * whole)", "max(1.0, whole)"),
+    source="40 rows span no more than 40 of 300 dimensions",
+    unit="readings given",
+)
+def growing(draw: Draw) -> Outcome:
+    """40 white rows in 300 dimensions: 270 directions hold 90 %, and 40 rows show at most 36."""
+    return Outcome(float(energy_reading(draw.normal(40, 300)).value is not None))
+
+
+STANDARDS = (
+    isotropic, falling, steep, squares, whole, fisher, certain, limit, finite, edge, bulk, spike, bounds, energy, growing,
+)  # fmt: skip
