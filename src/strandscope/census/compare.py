@@ -32,19 +32,18 @@ from .result import Against, Quantity, SiteResult, Verdict
 LEVEL = 0.95
 MARGIN = (0.8, 1.25)
 FLOOR = 1e-3  # of the median trace over contexts; below it the response is rounding and rare tokens
-DISTINCT = 8  # draws that are not the commonest: with fewer, the tokens that carry the response were hardly seen
 Mask = NDArray[np.bool_]
 
 
 def measured_rows(networks: Sequence[Measurement], site: str) -> Mask:
     """(contexts,): whether the response at a site is large and varied enough in every one of these networks."""
-    return np.logical_and.reduce([_large_enough(one.sites[site], one.draws) for one in networks])
+    return np.logical_and.reduce([_large_enough(one.sites[site]) for one in networks])
 
 
-def _large_enough(profile: Profile, draws: int) -> Mask:
+def _large_enough(profile: Profile) -> Mask:
     floor = FLOOR * float(np.median(profile.trace))
-    finite = np.isfinite(profile.local) & np.isfinite(profile.whitened)
-    return finite & (profile.trace > floor) & (profile.distinct >= min(DISTINCT, draws // 4))
+    finite = np.isfinite(profile.local) & np.isfinite(profile.whitened) & np.isfinite(profile.inverse)
+    return finite & (profile.trace > floor) & (profile.readable > 0)
 
 
 def compare(
@@ -141,7 +140,7 @@ def _figures(measure: Measure, networks: Sequence[Measurement], site: str, rows:
         else:
             pooled = measure.pooled
             assert pooled is not None  # a measure is one or the other
-            figure = Deleted.of(lambda some, at=profile, pooled=pooled: pooled(at, rows[some]), groups[rows])
+            figure = Deleted.of(lambda some, at=profile, pooled=pooled: pooled(at, rows[some], groups[rows[some]]), groups[rows])
         if not (math.isfinite(figure.value) and np.isfinite(figure.without).all()):
             return None
         made.append(figure)

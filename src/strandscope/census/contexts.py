@@ -66,7 +66,7 @@ def read_texts(texts: Texts) -> tuple[Examples, str]:
 
 
 def choose(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bool = True, seed: int = 0) -> Contexts:
-    """At most `count` contexts, drawn by `seed` (whole groups of rows), each cut at its own place unless `cut` is false.
+    """At most `count` contexts, drawn by `seed` from all groups alike, each cut at its own place unless `cut` is false.
 
     Raises:
         InputError: fewer than 8 rows, a row that this network cannot take or that is longer than its context.
@@ -80,7 +80,7 @@ def choose(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bool
         )
     if len(rows) < LEAST:
         raise InputError(f"{rows.name}: {len(rows)} rows, wanted at least {LEAST} contexts; add texts")
-    rows = rows.limit(count, numpy_generator(seed, "census contexts"))
+    rows = _some(rows, count, seed)
     if len(rows) < LEAST or len(set(rows.groups.tolist())) < LEAST:
         groups = len(set(rows.groups.tolist()))
         raise InputError(
@@ -98,6 +98,18 @@ def choose(subject: Subject, texts: Texts = None, count: int = 100, *, cut: bool
         kept = [len(ids) for ids in tokens.ids]
         how = {"text": "texts whole", "chat": "chats up to where the network answers", "tensor": "token ids as given"}[rows.kind]
     return Contexts(_as_tokens(rows, tokens, kept), source, how, tuple(kept))
+
+
+def _some(rows: Examples, count: int, seed: int) -> Examples:
+    """`count` rows at random, from every group as alike in number as can be, in the order in which they stand."""
+    if count >= len(rows):
+        return rows
+    order = numpy_generator(seed, "census contexts").permutation(len(rows))
+    turn = np.empty(len(rows), dtype=np.int64)  # a row's turn within its group
+    for group in np.unique(rows.groups):
+        mine = order[rows.groups[order] == group]
+        turn[mine] = np.arange(len(mine))
+    return rows.subset(np.sort(order[np.argsort(turn[order], kind="stable")][:count]))
 
 
 def _length(ids: tuple[int, ...], name: str, row: str, seed: int) -> int:

@@ -1,7 +1,7 @@
 """What one network gives: its response and Jacobian at every site and context, reduced to figures as they come.
 
-A network's gradients are never kept whole: contexts go through in portions, and of each site and context remain the trace and
-participation ratio of the response F and of JᵀJ with the jackknife variance of their logarithms, and the F-draws of the context,
+A network's gradients are never kept whole: contexts go through one after the other, and of each site and context remain the trace
+and participation ratio of the response F and of JᵀJ with the jackknife variance of their logarithms, and the F-draws of the context,
 scaled to trace 1, in half precision (64 draws of 576 numbers: 74 kB). From those, when all contexts have been seen, come the
 overlaps tr F̂ᵢF̂ⱼ of every pair, raw and in coordinates whitened by the activations' covariance; then they go too. Three
 quantities need nothing else: what is averaged over contexts, what is pooled over any subset of them, and their jackknife.
@@ -23,28 +23,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..capture.record import stream
-from ..capture.response import Responses, respond
-from ..statistics.spectrum import participation
+from ..capture.record import stream as states_of
+from ..capture.response import Response
+from ..capture.response import stream as responses
+from ..statistics.spectrum import overlap, participations
 from ..subject.site import Site
 from ..subject.subject import Subject
-from .contexts import Contexts
+from .contexts import LEAST, Contexts
 
 if TYPE_CHECKING:
     from ..capture.tokens import Positions
 
 Floats = NDArray[np.float64]
-PORTION = 8  # contexts that go through the network before their draws are reduced
 _ROOM = 256.0  # rows of trace 1 are held times this in half precision, so that small entries keep their digits
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """One site of one network: a figure per context, and per pair of contexts. Logarithms are natural.
+    """One site of one network: a figure per context, and per pair of contexts. Logarithms are natural, NaN where there is none.
 
-    `distinct`: how many of a context's draws were not its commonest one. `overlap[i, j]` estimates tr F̂ᵢF̂ⱼ without bias (on the
-    diagonal, 1/PR of context i), `states` are the contexts' states turned into at most as many dimensions as there are contexts.
+    `readable`: 1 where a context's draws say anything about its F (`statistics/spectrum`). `overlap[i, j]` is tr F̂ᵢF̂ⱼ, `inverse`
+    is 1/PR of context i, both without bias. `states` are the contexts' states turned into at most as many dimensions as there are
+    contexts.
     """
 
     width: int
@@ -55,7 +56,9 @@ class Profile:
     whitened_variance: Floats
     jacobian: Floats
     jacobian_variance: Floats
-    distinct: Floats
+    readable: Floats
+    inverse: Floats
+    inverse_whitened: Floats
     overlap: Floats
     overlap_whitened: Floats
     states: Floats
@@ -71,7 +74,7 @@ class Measurement:
     fingerprint: str
     draws: int
     probes: int
-    width: int  # of the final hidden state, where A lives
+    width: int  # D, of the output at which A stands
     entropy: Floats
     scale: Floats
     output: Floats
@@ -89,7 +92,7 @@ class _Site:
     states: list[Tensor] = field(default_factory=list)
 
 
-_PER_CONTEXT = ("trace", "local", "local_variance", "jacobian", "jacobian_variance", "distinct")
+_PER_CONTEXT = ("trace", "local", "local_variance", "jacobian", "jacobian_variance", "readable")
 OnDraws = Callable[[Site, Tensor], Mapping[str, Any]]
 
 
@@ -105,6 +108,7 @@ def measure(
     kind: str = "trained",
     twin_seed: int = 0,
     entropy: Floats | None = None,
+    noise: float | None = None,
     on_draws: Mapping[Site, OnDraws] | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
@@ -112,6 +116,7 @@ def measure(
 
     Args:
         entropy: (contexts,) nats; the logits are scaled context by context until the output has this entropy. None leaves them.
+        noise: σ of a regression, whose answer has no entropy.
         on_draws: at some sites, what else is to be made of the scaled draws (contexts, draws, width) before they go.
 
     Raises:
@@ -119,19 +124,20 @@ def measure(
     """
     started = time.monotonic()
     held = {site: _Site() for site in sites}
-    entropies, scales, outputs = [], [], []
-    for portion in _portions(len(contexts)):
-        wanted = None if entropy is None else torch.as_tensor(entropy[portion])
-        found = respond(
-            subject, contexts.examples.subset(portion), list(sites), draws=draws, probes=probes, entropy=wanted, seed=seed
-        )
+    entropies, scales, outputs, width = [], [], [], 0
+    wanted = None if entropy is None else torch.as_tensor(entropy)
+    passes = responses(
+        subject, contexts.examples, list(sites), draws=draws, probes=probes, entropy=wanted, output=True, noise=noise, seed=seed
+    )
+    for found in passes:
         for site in sites:
             _gather(held[site], found, site)
         entropies.append(found.entropy)
         scales.append(found.scale)
-        outputs.append(found.output_participation.log())
+        outputs.append(math.log(found.output[0]))
+        width = found.width
         if progress is not None:
-            progress(int(portion[-1]) + 1, len(contexts))
+            progress(found.row + 1, len(contexts))
     roots = dict(_roots(subject, contexts, sites))
     profiles, more = {}, {}
     for site in sites:
@@ -146,56 +152,33 @@ def measure(
         fingerprint=subject.fingerprint,
         draws=draws,
         probes=probes,
-        width=subject.d,
-        entropy=_joined(entropies),
-        scale=_joined(scales),
-        output=_joined(outputs),
+        width=width,
+        entropy=np.array(entropies),
+        scale=np.array(scales),
+        output=np.array(outputs),
         sites=profiles,
         seconds=time.monotonic() - started,
         more=more,
     )
 
 
-def _portions(count: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, PORTION):
-        yield np.arange(start, min(start + PORTION, count))
-
-
-def _joined(parts: list[Tensor]) -> Floats:
-    return torch.cat([part.double().cpu() for part in parts]).numpy()
-
-
-def _gather(held: _Site, found: Responses, site: Site) -> None:
-    gradients, states = found.gradients[site], found.states[site]
-    for number in range(len(gradients)):
-        rows = gradients[number].double()
-        response, jacobian = participation(rows), participation(found.probes[site][number])
-        figures = (
-            response.trace,
-            response.log,
-            response.variance,
-            jacobian.log,
-            jacobian.variance,
-            distinct(rows),
-        )
-        for name, figure in zip(_PER_CONTEXT, figures, strict=True):
-            held.figures[name].append(float(figure))
-        scale = math.sqrt(response.trace) if response.trace > 0 else 1.0
-        held.rows.append((rows / scale * _ROOM).half())
-        held.states.append(states[number].double())
-
-
-def distinct(rows: Tensor) -> int:
-    """How many of these draws (K, d) are not the commonest one. Draws of one token are equal but for rounding."""
-    near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= 1e-4 * rows.norm(dim=1).max()
-    return len(rows) - int(near.sum(1).max())
+def _gather(held: _Site, found: Response, site: Site) -> None:
+    """Reduce one context at a site."""
+    rows = found.gradients[site].double()
+    response, jacobian = participations(rows[None]), participations(found.probes[site][None])
+    figures = (response.trace, response.log, response.variance, jacobian.log, jacobian.variance, response.readable())
+    for name, figure in zip(_PER_CONTEXT, figures, strict=True):
+        held.figures[name].append(float(figure[0]))
+    trace = float(response.trace[0])
+    held.rows.append((rows / math.sqrt(trace if trace > 0 else 1.0) * _ROOM).half())
+    held.states.append(found.states[site].double())
 
 
 def _roots(subject: Subject, contexts: Contexts, sites: Sequence[Site]) -> Iterator[tuple[Site, Tensor]]:
     """Per site the symmetric root of the activations' covariance (width, width), of trace `width`."""
     positions: Positions = (1, None) if contexts.lengths is not None else "all"
     counts, sums, squares = 0, {}, {}
-    for batch in stream(subject, contexts.examples, list(sites), positions):
+    for batch in states_of(subject, contexts.examples, list(sites), positions):
         counts += len(batch.rows)
         for site, states in batch.states.items():
             wide = states.double()
@@ -212,32 +195,31 @@ def _roots(subject: Subject, contexts: Contexts, sites: Sequence[Site]) -> Itera
 def _profile(held: _Site, rows: Tensor, root: Tensor) -> Profile:
     wide = rows.float() / _ROOM
     turned = wide @ root.float()
-    white = [participation(part) for part in turned]
-    overlap, overlap_whitened = overlaps(wide), overlaps(turned)
-    figures = {name: np.array(values) for name, values in held.figures.items()}
-    np.fill_diagonal(overlap, np.exp(-figures["local"]))
-    whitened = np.array([one.log for one in white])
-    np.fill_diagonal(overlap_whitened, np.exp(-whitened))
+    white = participations(turned)
+    inverse, overlap = _overlaps(wide)
+    inverse_whitened, overlap_whitened = _overlaps(turned)
     return Profile(
         width=rows.shape[-1],
-        whitened=whitened,
-        whitened_variance=np.array([one.variance for one in white]),
+        whitened=white.log.numpy(),
+        whitened_variance=white.variance.numpy(),
+        inverse=inverse,
+        inverse_whitened=inverse_whitened,
         overlap=overlap,
         overlap_whitened=overlap_whitened,
         states=_turned(torch.stack(held.states)),
-        **figures,
+        **{name: np.array(values) for name, values in held.figures.items()},
     )
 
 
-def overlaps(rows: Tensor) -> Floats:
-    """tr F̂ᵢF̂ⱼ of every pair of contexts, from their draws (contexts, draws, width); the diagonal is left to the caller."""
-    contexts, draws, _ = rows.shape
-    traces = rows.square().sum(-1).mean(-1).double()
-    flat, made = rows.flatten(0, 1), torch.empty(contexts, contexts, dtype=torch.float64)
-    for number in range(contexts):
-        products = (rows[number] @ flat.T).square_()
-        made[number] = products.sum(0).view(contexts, draws).sum(1).double() / draws**2
-    return (made / (traces[:, None] * traces)).numpy()
+def _overlaps(rows: Tensor) -> tuple[Floats, Floats]:
+    """1/PR of every context and tr F̂ᵢF̂ⱼ of every pair; NaN for a context without a response."""
+    some = rows.flatten(1).any(1).nonzero()[:, 0]
+    inverse, pairs = np.full(len(rows), np.nan), np.full((len(rows), len(rows)), np.nan)
+    if len(some) >= LEAST:
+        found = overlap(rows[some])
+        inverse[some.numpy()] = found.local.numpy()
+        pairs[np.ix_(some.numpy(), some.numpy())] = found.matrix.numpy()
+    return inverse, pairs
 
 
 def _turned(states: Tensor) -> Floats:

@@ -17,12 +17,15 @@ import numpy as np
 from ..statistics.paired import Floats, Ints
 from .measure import Measurement, Profile
 
+DIM = "dimensions"
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
     """How a quantity is made of a network's figures at a site: by context, or pooled from a subset of them.
 
-    `response`: it needs the contexts whose response was large enough; the others need nothing of the kind.
+    `pooled` takes the profile, the numbers of the contexts that count, and the group of each. `response`: it needs contexts whose
+    response was large enough; the others need nothing of the kind.
     """
 
     name: str
@@ -31,7 +34,7 @@ class Measure:
     unit: str
     response: bool
     each: Callable[[Measurement, Profile], Floats] | None = None
-    pooled: Callable[[Profile, Ints], float] | None = None
+    pooled: Callable[[Profile, Ints, Ints], float] | None = None
 
     @property
     def id(self) -> str:
@@ -44,64 +47,62 @@ def _excess(measured: Measurement, profile: Profile) -> Floats:
     return profile.local + np.log(np.where(free > 0, free, np.nan))
 
 
-def _limit(overlap: Floats) -> float:
-    """log PR of infinitely many such contexts pooled, each scaled to trace 1: −log of the mean overlap of pairs."""
-    mean = (overlap.sum() - np.trace(overlap)) / (len(overlap) * (len(overlap) - 1))
+def _limit(overlap: Floats, groups: Ints) -> float:
+    """log PR of ever more such contexts pooled, each scaled to trace 1: −log of the mean overlap of pairs from two groups."""
+    mean = float(overlap[groups[:, None] != groups].mean())
     return -math.log(mean) if mean > 0 else math.nan
 
 
-def _at_n(overlap: Floats) -> float:
-    mean = float(overlap.mean())
-    return -math.log(mean) if mean > 0 else math.nan
+def _at_n(inverse: Floats, overlap: Floats, groups: Ints) -> float:
+    """The same of just these contexts, of which each meets itself too."""
+    mean = float(overlap[groups[:, None] != groups].mean())
+    pooled = float(inverse.mean()) / len(inverse) + (1 - 1 / len(inverse)) * mean
+    return -math.log(pooled) if pooled > 0 else math.nan
 
 
 def _part(matrix: Floats, rows: Ints) -> Floats:
     return matrix[np.ix_(rows, rows)]
 
 
+def _data(states: Floats) -> float:
+    centred = states - states.mean(0)
+    gram = centred @ centred.T
+    return 2 * math.log(float(np.trace(gram))) - math.log(float((gram**2).sum()))
+
+
+def _two_nn(states: Floats) -> float:
+    return 0.0
+
+
+_LOCAL = "participation ratio of one context's F"
+_POOLED = "participation ratio of F pooled over ever more contexts, 1/ω"
+_HERE = "participation ratio of F pooled over these contexts"
+_NN = "intrinsic dimension of the states by two nearest neighbours"
+_EXCESS = "alignment excess PR_F · (1/PR_A + 1/PR_J − 1/d)"
 MEASURES = (
-    Measure("local", "raw", "participation ratio of one context's F", "dimensions", True, each=lambda _, at: at.local),
-    Measure("local", "whitened", "participation ratio of one context's F", "dimensions", True, each=lambda _, at: at.whitened),
+    Measure("local", "raw", _LOCAL, DIM, True, each=lambda _, at: at.local),
+    Measure("local", "whitened", _LOCAL, DIM, True, each=lambda _, at: at.whitened),
+    Measure("pooled", "raw", _POOLED, DIM, True, pooled=lambda at, rows, groups: _limit(_part(at.overlap, rows), groups)),
     Measure(
-        "pooled",
-        "raw",
-        "PR of F over infinitely many contexts, 1/ω",
-        "dimensions",
-        True,
-        pooled=lambda at, rows: _limit(_part(at.overlap, rows)),
-    ),
-    Measure(
-        "pooled",
-        "whitened",
-        "PR of F over infinitely many contexts, 1/ω",
-        "dimensions",
-        True,
-        pooled=lambda at, rows: _limit(_part(at.overlap_whitened, rows)),
+        "pooled", "whitened", _POOLED, DIM, True, pooled=lambda at, rows, groups: _limit(_part(at.overlap_whitened, rows), groups)
     ),
     Measure(
         "pooled_at_n",
         "raw",
-        "PR of F over the contexts measured",
-        "dimensions",
+        _HERE,
+        DIM,
         True,
-        pooled=lambda at, rows: _at_n(_part(at.overlap, rows)),
+        pooled=lambda at, rows, groups: _at_n(at.inverse[rows], _part(at.overlap, rows), groups),
     ),
     Measure(
         "data",
         "raw",
         "participation ratio of the states' covariance",
-        "dimensions",
+        DIM,
         False,
-        pooled=lambda at, rows: _data(at.states[rows]),
+        pooled=lambda at, rows, _: _data(at.states[rows]),
     ),
-    Measure(
-        "two_nn",
-        "raw",
-        "intrinsic dimension of the states, by two nearest neighbours",
-        "dimensions",
-        False,
-        pooled=lambda at, rows: _two_nn(at.states[rows]),
-    ),
-    Measure("contraction", "raw", "participation ratio of JᵀJ", "dimensions", False, each=lambda _, at: at.jacobian),
-    Measure("excess", "none", "alignment excess PR_F · (1/PR_A + 1/PR_J − 1/d)", "of free composition", True, each=_excess),
+    Measure("two_nn", "raw", _NN, DIM, False, pooled=lambda at, rows, _: _two_nn(at.states[rows])),
+    Measure("contraction", "raw", "participation ratio of JᵀJ", DIM, False, each=lambda _, at: at.jacobian),
+    Measure("excess", "none", _EXCESS, "times free composition", True, each=_excess),
 )
