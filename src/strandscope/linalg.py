@@ -142,11 +142,10 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
         raise InputError(f"second: got columns of length {two.shape[0]}, wanted {one.shape[0]} as in first")
     if one.shape[1] < two.shape[1]:
         one, two = two, one
-    left, cosines, right = torch.linalg.svd(one.T @ two, full_matrices=False)
-    del left
-    vectors = two @ right.T
-    sines = (vectors - one @ (one.T @ vectors)).norm(dim=0)
-    return torch.atan2(sines, cosines.clamp(0.0, 1.0)).sort().values
+    across = one.T @ two
+    cosines = torch.linalg.svdvals(across).clamp(0.0, 1.0)  # descending, as the angles ascend
+    sines = torch.linalg.svdvals(two - one @ across).flip(0).clamp(0.0, 1.0)
+    return torch.where(cosines.square() < 0.5, cosines.acos(), sines.asin())
 
 
 def subspace_share(matrix: Tensor, basis: Tensor) -> float:

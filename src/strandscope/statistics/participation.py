@@ -30,6 +30,8 @@ from .pairs import log_ratio
 LEAST_ROWS = 16  # fewer rows give no interval that could be believed
 LEAST_CARRIERS = 8.0  # rows that carry the trace, (Σ‖g‖²)²/Σ‖g‖⁴
 MOST_DRIFT = 8.0  # standard errors of the rows' mean from 0; of scores, beyond it rare outcomes were missed
+_BLOCK = 1 << 22  # entries of Gram matrices held at a time; fixed, so that results never depend on free memory
+_TENSORS = ("value", "log", "variance", "low", "high", "trace", "square", "carriers", "drift")
 _METHOD = "from {rows} rows in pairs, jackknife of the logarithm with the pairs' own noise counted once"
 
 
@@ -123,7 +125,12 @@ class Participations:
 def participations(rows: Tensor) -> Participations:
     """Participation ratios of N metrics from rows (N, K, d)."""
     wide = checked_rows(rows, 3)
-    return _from_grams(wide @ wide.transpose(-1, -2))
+    some = max(1, _BLOCK // wide.shape[1] ** 2)
+    parts = [_from_grams(part @ part.transpose(-1, -2)) for part in wide.split(some)]
+    if len(parts) == 1:
+        return parts[0]
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return Participations(rows=wide.shape[1], **joined)
 
 
 def participation(rows: Tensor | None = None, *, gram: Tensor | None = None) -> Participation:
