@@ -6,9 +6,10 @@ bandwidth and ridge chosen by closed-form leave-one-out among them, and its grad
 outer product has eigenvalues λ_1 ≥ λ_2 ≥ …, none of which is 0 in a finite sample. So they are tested in turn:
 
     λ_1    against the whole procedure under permuted labels: exact.
-    λ_k    against the whole procedure on labels that depend on the first k − 1 directions alone: ĝ(those coordinates), fitted by
-           kernel ridge, plus its leave-one-out residuals, permuted (of groups with several rows: of random sign by group, the
-           wild cluster bootstrap). Permuted labels would not do, since a strong first direction leaks into the others' gradients.
+    λ_k    against the whole procedure on labels that depend on k − 1 directions alone: ĝ of the coordinates along them (placed
+           by an RFM of two updates), fitted by kernel ridge, plus its cross-fitted residuals, permuted (of groups with several
+           rows: of random sign by group, the wild cluster bootstrap). Permuted labels would not do: a strong first direction
+           leaks into the gradients along the others. This null is estimated, so that its level holds as n grows.
 
 The dimension is the number of eigenvalues that pass before the first that does not, so that it exceeds the truth in at most 5 %
 of cases. Hence its interval is one-sided: a test can show a direction, no test can show that there is none.
@@ -30,15 +31,13 @@ from ..errors import InputError
 from ..provenance import numpy_generator
 from ..reading import Null, Reading
 from ..statistics.resample import group_folds, permuted_labels
-from .kernels import Kernel, profile
+from .kernels import Kernel
+from .relevant_fit import Machine, reduced
 from .rfm_rows import check_states, row_digests, targets
 
 Ints = NDArray[np.int64]
 ALPHA = 0.05
 UNIT = "directions"
-BANDWIDTHS = (0.5, 1.0, 2.0, 5.0)  # in units of the rows' root mean squared distance
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-BLOCK = 2**25  # numbers in one intermediate: fixed, so that results do not depend on the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +109,16 @@ def relevant_directions(
     values, vectors = (part.flip(-1) for part in torch.linalg.eigh(machine.agop(wanted[:, None])[0]))
     p_values, bounds = [], []
     for step in range(min(most, len(values))):
-        draws = _draws(machine, points @ vectors[:, :step], wanted, codes, permutations, generator)
+        draws = _draws(machine, step, wanted, codes, permutations, generator)
         null = torch.linalg.eigvalsh(machine.agop(draws))[:, -1 - step]
         p_values.append(float((1 + (null >= values[step] * (1 - 1e-9)).sum()) / (permutations + 1)))
         bounds.append(float(null.quantile(1 - ALPHA)))
         if p_values[-1] > ALPHA:
             break
     count = sum(p <= ALPHA for p in p_values)
-    directions = vectors[:, :count] if basis is None else basis @ vectors[:, :count]
+    found = vectors[:, :count] if basis is None else basis @ vectors[:, :count]
     reading = _reading(count, p_values[0], states, most, folds, permutations, kernel, standardise)
-    return Relevant(reading, tuple(p_values), tuple(bounds), values, directions, scale)
+    return Relevant(reading, tuple(p_values), tuple(bounds), values, found, scale)
 
 
 def _reading(
@@ -149,114 +148,15 @@ def _coordinates(states: Tensor, standardise: bool) -> tuple[Tensor, Tensor | No
     return rows @ basis, basis, scale
 
 
-def _draws(machine: Machine, inside: Tensor, wanted: Tensor, groups: Ints, draws: int, generator: np.random.Generator) -> Tensor:
-    """(n, draws, outputs): labels that depend on the coordinates `inside` (n, k) alone; on nothing where k = 0."""
-    if inside.shape[1] == 0:
+def _draws(machine: Machine, k: int, wanted: Tensor, groups: Ints, draws: int, generator: np.random.Generator) -> Tensor:
+    """(n, draws, outputs): labels that depend on k directions alone, on nothing where k = 0."""
+    if k == 0:
         values, codes = torch.unique(wanted, dim=0, return_inverse=True)
         return values[torch.as_tensor(permuted_labels(codes.numpy(), groups, draws, generator).T.copy())]
-    fitted, residual = smoothed(machine.kernel, inside, wanted)
+    fitted, residual = reduced(machine, wanted, k)
     n = len(wanted)
     if len(np.unique(groups)) == n:
         order = torch.as_tensor(np.argsort(generator.random((n, draws)), axis=0))
         return fitted[:, None] + residual[order]
     signs = torch.as_tensor(generator.choice([-1.0, 1.0], size=(int(groups.max()) + 1, draws))[groups])
     return fitted[:, None] + signs[..., None] * residual[:, None]
-
-
-def smoothed(kernel: Kernel, points: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Fitted values and leave-one-out residuals (centred) of the kernel ridge machine that leave-one-out prefers."""
-    mean = wanted.mean(0)
-    best: tuple[float, Tensor, Tensor] | None = None
-    unit = _unit(points)
-    for bandwidth in BANDWIDTHS:
-        values, vectors = torch.linalg.eigh(profile(kernel, unit * bandwidth, points, points).values)
-        for ridge in RIDGES:
-            weight = 1 / (values.clamp_min(0) + ridge)
-            alphas = vectors @ (weight[:, None] * (vectors.T @ (wanted - mean)))
-            residual = alphas / (vectors.square() @ weight)[:, None]
-            error = float(residual.square().mean())
-            if best is None or error < best[0]:
-                best = (error, wanted - ridge * alphas, residual)
-    assert best is not None
-    return best[1], best[2] - best[2].mean(0)
-
-
-def _unit(points: Tensor) -> Tensor:
-    return (2 * (points - points.mean(0)).square().sum(-1).mean()).sqrt()
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """One fold left out, for one bandwidth: its rows, the others, their kernel's eigenvectors, and the slopes between."""
-
-    held: Tensor
-    train: Tensor
-    values: Tensor
-    vectors: Tensor
-    slopes: Tensor  # (held, train)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Cross-fitted AGOPs of many label vectors on the same rows: no label enters what is kept here."""
-
-    kernel: Kernel
-    points: Tensor
-    folds: tuple[tuple[Fold, ...], ...]  # by fold, by bandwidth
-
-    @classmethod
-    def of(cls, kernel: Kernel, points: Tensor, fold_of: Ints) -> Machine:
-        unit, folds = _unit(points), []
-        whole = [profile(kernel, unit * bandwidth, points, points) for bandwidth in BANDWIDTHS]
-        for fold in np.unique(fold_of):
-            held, train = (torch.as_tensor(np.flatnonzero(part)) for part in (fold_of == fold, fold_of != fold))
-            parts = []
-            for seen in whole:
-                values, vectors = torch.linalg.eigh(seen.values[train][:, train])
-                parts.append(Fold(held, train, values.clamp_min(0), vectors, seen.slopes[held][:, train]))
-            folds.append(tuple(parts))
-        return cls(kernel, points, tuple(folds))
-
-    def agop(self, wanted: Tensor) -> Tensor:
-        """(draws, r, r) from targets (n, draws, outputs)."""
-        n, draws, outputs = wanted.shape
-        r = self.points.shape[1]
-        total = wanted.new_zeros(draws, r, r)
-        step = max(1, BLOCK // (n * outputs * r))
-        for fold in self.folds:
-            seen = wanted[fold[0].train]
-            seen = seen - seen.mean(0)
-            alphas, bandwidth = _weights(fold, seen)
-            for number, part in enumerate(fold):
-                mine = torch.nonzero(bandwidth == number)[:, 0]
-                for columns in mine.split(step) if len(mine) else ():
-                    total[columns] += self._outer(part, alphas[:, columns])
-        return total / n
-
-    def _outer(self, fold: Fold, alphas: Tensor) -> Tensor:
-        """(columns, r, r): sum over held rows and outputs of gradients' outer products, alphas (train, columns, outputs)."""
-        centres, points = self.points[fold.train], self.points[fold.held]
-        flat = alphas.flatten(1)
-        sums = fold.slopes @ flat  # (held, columns · outputs)
-        found = fold.slopes @ (flat[:, :, None] * centres[:, None]).flatten(1)
-        found = points[:, None] * sums[..., None] - found.view(len(points), flat.shape[1], centres.shape[1])
-        found = found.unflatten(1, alphas.shape[1:]).movedim(1, 0).flatten(1, 2)  # (columns, held · outputs, r)
-        return found.mT @ found
-
-
-def _weights(fold: tuple[Fold, ...], wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (train, draws, outputs) at each draw's best bandwidth and ridge by leave-one-out, and that bandwidth's number."""
-    flat = wanted.flatten(1)
-    best = flat.new_full((wanted.shape[1],), torch.inf)
-    chosen, number = torch.zeros_like(wanted), torch.zeros(wanted.shape[1], dtype=torch.long)
-    for index, part in enumerate(fold):
-        rotated, squares = part.vectors.T @ flat, part.vectors.square()
-        for ridge in RIDGES:
-            weight = 1 / (part.values + ridge)
-            alphas = (part.vectors @ (weight[:, None] * rotated)).view_as(wanted)
-            error = (alphas / (squares @ weight)[:, None, None]).square().mean((0, 2))
-            better = error < best
-            best = torch.where(better, error, best)
-            number[better] = index
-            chosen = torch.where(better[:, None], alphas, chosen)
-    return chosen, number
