@@ -56,7 +56,7 @@ class Prefix:
         if accepts(subject.module, "attention_mask"):
             inputs["attention_mask"] = mask.to(device)
         if self.cache is not None:
-            inputs |= {"past_key_values": _expanded(self.cache, len(rest)), "use_cache": True}
+            inputs |= {"past_key_values": expanded(self.cache, len(rest)), "use_cache": True}
         elif accepts(subject.module, "use_cache"):
             inputs["use_cache"] = False
         return inputs
@@ -116,7 +116,7 @@ def _shared_length(ids: Ids) -> int:
     return next((place for place in range(most) if first[place] != last[place]), most)
 
 
-def _expanded(cache: DynamicCache, rows: int) -> DynamicCache:
+def expanded(cache: DynamicCache, rows: int) -> DynamicCache:
     """A cache for a batch whose rows all see the one row of `cache`; layers grow by concatenation, so the original stays."""
     grown = copy.copy(cache)
     grown.layers = [copy.copy(layer) for layer in cache.layers]

@@ -91,7 +91,7 @@ def capture(
         InputError: an unknown site, or a row that this network cannot take.
     """
     batches, done = [], 0
-    rows = _tokens_of(subject, examples)
+    rows = tokens_of(subject, examples)
     for batch in _stream(subject, examples, rows, subject.sites(at), positions, batch_tokens):
         batches.append(batch)
         done += len(batch.rows.unique())
@@ -122,10 +122,10 @@ def stream(
     batch_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of labelled states, rows of similar length together; only one batch is ever held."""
-    return _stream(subject, examples, _tokens_of(subject, examples), subject.sites(at), positions, batch_tokens)
+    return _stream(subject, examples, tokens_of(subject, examples), subject.sites(at), positions, batch_tokens)
 
 
-def _tokens_of(subject: Subject, examples: Examples) -> TokenRows | None:
+def tokens_of(subject: Subject, examples: Examples) -> TokenRows | None:
     """Token rows, or None where the subject's batch function takes the rows as they are."""
     if not isinstance(subject, Subject):
         raise InputError(f"subject: got a {type(subject).__name__}, wanted a Subject; ss.load opens one")
