@@ -73,12 +73,14 @@ class Outcome:
         return None if self.low is None or self.high is None else self.low <= self.truth <= self.high
 
     @classmethod
-    def of(cls, reading: Reading, truth: float, *, relative: bool = False) -> Outcome:
-        """From a reading; with `relative` errors are shares of the truth."""
+    def of(cls, reading: Reading, truth: float, *, relative: bool = False, logarithm: bool = False) -> Outcome:
+        """From a reading; with `relative` errors are shares of the truth, with `logarithm` differences of logarithms."""
         scale = truth if relative else 1.0
-        if reading.value is None:
+        if reading.value is None or reading.low is None or reading.high is None:
             return cls(truth=truth, scale=scale, refused=reading.reason)
-        return cls(reading.value, truth, scale, reading.low, reading.high)
+        figures = (reading.value, truth, reading.low, reading.high)
+        value, true, low, high = (_log(figure) for figure in figures) if logarithm else figures
+        return cls(value, true, scale, low, high)
 
     @classmethod
     def farthest(cls, found: object, truth: object, scale: float | None = None) -> Outcome:
@@ -87,6 +89,10 @@ class Outcome:
         if one.shape != other.shape:
             return cls(math.inf)  # an answer of another shape is as wrong as can be
         return cls(float(np.abs(one - other).max()) / (float(np.abs(other).max()) if scale is None else scale))
+
+
+def _log(figure: float) -> float:
+    return math.log(figure) if figure > 0 else -math.inf
 
 
 @dataclass(frozen=True, slots=True)
