@@ -1,11 +1,12 @@
 """What a law is, what comes of testing it, and the test that decides.
 
-A `Law` states a formula, its symbols with their units, and where it holds. A `LawResult` is one test of it: the figure it predicts,
-made before the data it is tested on are looked at, the figure measured, their ratio, and a negative control, which is the same
-test where its maker has said beforehand what must come out (a law that cannot fail where it should says nothing where it holds).
+A `Law` states a formula, its symbols with their units, and where it holds. A `LawResult` is one test of it: the figure it
+predicts, made before the data it is tested on are looked at, the figure measured, their ratio, and a negative control, which is
+the same test where its maker has said beforehand what must come out (a law that cannot fail where it should says nothing where
+it holds).
 
-The verdict is an equivalence test. With tolerance τ the band is [1/(1+τ), 1+τ]; the interval is that of measured/predicted, with
-the prediction's own uncertainty in it:
+The verdict is an equivalence test. With tolerance τ the band is [1/(1+τ), 1+τ]; the interval is that of measured/predicted,
+with the prediction's own uncertainty in it:
 
     consistent     the whole interval lies in the band: whatever the truth, it is within tolerance;
     violated       the whole interval lies outside the band: the law is off by more than its tolerance;

@@ -1,0 +1,288 @@
+"""The law of sharing: do contexts draw from a library of discrete strands, or from a smooth family of them?
+
+What is foretold is the gap: what a new context lacks, with the nearest of N recorded strands, of the share that its own
+directions hold. Both theories see the coverage curve up to N₀ contexts and foretell the gaps at larger N, their distribution
+over contexts and not the mean alone: a heavy-tailed library and a smooth family can have the same mean curve, a power law.
+
+    discrete   A context's strand has been recorded or it has not. Its type has the weight π, and none of N contexts is of its
+               type with probability E(1 − π)^N: Good and Turing's missing mass, π from a Beta distribution fitted to the curve
+               of the unseen up to N₀ (one weight, many alike, or a heavy tail). The seen lack what the seen lack at N₀, the
+               unseen what the unseen lack; only their shares change with N.
+    smooth     Strands vary smoothly with m parameters; nobody's was recorded, but ever nearer ones. Each context's gap falls
+               from what chance leaves to a limit c as c + (chance − c)(1 + N/N_h)^(−2/m): N^(−2/m) once its neighbourhood is
+               sampled, at its own density N_h, which its gap at N₀ gives. m and c are fitted to the mean curve up to N₀; c is
+               at least what a context's own directions would lack with draws without end (extrapolated as 1/draws from its
+               halves and quarters). Six neighbours also interpolate between each other, which can double the exponent: m is an
+               effective number.
+
+"Seen" is fixed beforehand: the nearest strands hold at least half of what lies between chance and the context's own directions.
+A prediction is scored by its CRPS, the mean over contexts of the distance of its distribution from what came (Gneiting &
+Raftery 2007); for a prediction that is one number, the absolute error. The difference of the two scores decides, with its
+interval by the jackknife over blocks of contexts, fits and all: `discrete`, `smooth` or `cannot tell`. Where the nearest
+strands hold no more than chance the verdict is `nothing shared`; where a context's own directions hold no more, or contexts are
+too few, `out of domain`.
+
+What it cannot tell: what the gaps do beyond the largest library; and contexts that combine many thin strands, each recorded or
+not, have gaps of any size and follow neither theory (docs/decisions/2026-11-26-coverage-curve.md has what comes out on planted
+ones).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from ..reading import Reading
+from ..strand.mixture import Coverage
+from .law import Control, Law, LawResult, judge
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Sharing = Literal["discrete", "smooth", "cannot tell", "nothing shared", "out of domain"]
+
+SEEN = 0.5  # between chance (0) and the context's own directions (1)
+REACH = 3.5  # the largest library is at least this many times N₀
+FURTHER = 1.9  # tested from this many times N₀ on
+FEWEST = 4  # sizes up to N₀
+SHARED = 0.05  # of what lies between chance and the ceiling: less is equivalent to nothing
+EXPONENTS = np.geomspace(0.1, 6, 40)  # 2/m
+LIMITS = 12  # candidates for c
+NAMES = ("discrete", "smooth")
+
+_SYMBOLS = {
+    "S(N)": "share of a new context's response held by the nearest of N contexts' strands, of what its own directions hold (1)",
+    "N": "contexts recorded (1)",
+    "N₀": "contexts that the theory is fitted on (1)",
+}
+_DOMAIN = "contexts drawn alike; something is shared; libraries up to the largest tested"
+DISCRETE = Law(
+    "sharing, discrete",
+    "S(N) = S_seen − (S_seen − S_unseen)·E(1 − π)^N",
+    {
+        **_SYMBOLS,
+        "π": "weight of a context's type among contexts (1)",
+        "S_seen, S_unseen": "S of seen and unseen types at N₀ (1)",
+    },
+    _DOMAIN,
+    tolerance=0.1,
+)
+SMOOTH = Law(
+    "sharing, smooth",
+    "1 − S(N) = c + (1 − S(0) − c)·⟨(1 + N/N_h)^(−2/m)⟩",
+    {
+        **_SYMBOLS,
+        "m": "effective number of parameters (1)",
+        "c": "what endless neighbours lack (1)",
+        "N_h": "contexts that sample the neighbourhood of context h (1)",
+    },
+    _DOMAIN,
+    tolerance=0.1,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Theory:
+    """One theory's extrapolation to the largest library."""
+
+    name: str
+    predicted: Reading  # mean share held, of the ceiling
+    ratio: Reading  # measured/predicted share
+    score: Reading  # CRPS of the gaps, mean over the tested sizes
+    parameters: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Which of the two theories foretells the coverage of larger libraries better."""
+
+    verdict: Sharing
+    difference: Reading  # score of the smooth theory minus that of the discrete one; above 0 the discrete one is nearer
+    measured: Reading  # mean share held at the largest library, of the ceiling
+    shared: Reading  # of what lies between chance and the ceiling, at the largest library
+    theories: tuple[Theory, ...]  # discrete, smooth; empty where neither could be fitted
+    fitted: tuple[int, ...]
+    tested: tuple[int, ...]
+    reason: str = ""
+
+
+def contest(coverage: Coverage, level: float = 0.95) -> Contest:
+    """Fit both theories to the small libraries, foretell the large ones, and say which was nearer."""
+    sizes = np.array(coverage.sizes, dtype=np.float64)
+    fitted = np.flatnonzero(sizes <= sizes[-1] / REACH * (1 + 1e-9))
+    shared = coverage.shared(level)
+    measured = coverage.reading(
+        lambda kept, near: float(near[..., -1].mean() / coverage.ceiling[kept].mean()),
+        unit="share of the ceiling",
+        method=f"nearest strands of {coverage.sizes[-1]} contexts, of what a context's own directions hold",
+        level=level,
+    )
+    own = coverage.reading(
+        lambda kept, _: float((coverage.ceiling[kept] - coverage.chance[kept]).mean()),
+        unit="share of the response",
+        method="own directions minus chance",
+        level=level,
+    )
+    assert own.low is not None and shared.low is not None and shared.high is not None
+    if own.low <= 0:
+        why = "a context's own directions hold no more of its response than directions at random: record more draws"
+        return _without("out of domain", why, measured, shared)
+    if shared.high < SHARED:
+        why = f"the nearest strands hold less than {SHARED} of what lies between chance and a context's own directions"
+        return _without("nothing shared", why, measured, shared)
+    if shared.low <= 0:
+        return _without("cannot tell", "the nearest strands may hold no more than chance", measured, shared)
+    if len(fitted) < FEWEST:
+        why = f"{len(fitted)} sizes of libraries up to {sizes[-1] / REACH:.0f} contexts, wanted {FEWEST}; record more contexts"
+        return _without("out of domain", why, measured, shared)
+    tested = np.flatnonzero(sizes >= FURTHER * sizes[fitted[-1]])
+    value, without = coverage.replicates(lambda kept, near: _both(coverage, kept, near, fitted, tested))
+    theories = tuple(_theory(coverage, which, value, without, level) for which in range(2))
+    score = "CRPS of the smooth theory minus that of the discrete one, mean over tested sizes"
+    difference = coverage.read(
+        float(value[1, 0] - value[0, 0]),
+        without[:, 1, 0] - without[:, 0, 0],
+        unit="share of the ceiling",
+        method=score,
+        level=level,
+    )
+    assert difference.low is not None and difference.high is not None
+    verdict: Sharing = "discrete" if difference.low > 0 else "smooth" if difference.high < 0 else "cannot tell"
+    reason = "" if verdict != "cannot tell" else "the interval of the difference of the two scores holds 0"
+    small, large = (tuple(coverage.sizes[k] for k in part) for part in (fitted, tested))
+    return Contest(verdict, difference, measured, shared, theories, small, large, reason)
+
+
+def results(coverage: Coverage, where: str, level: float = 0.95) -> tuple[Contest, LawResult, LawResult]:
+    """The contest, and each theory's extrapolation to the largest library as a test of a law.
+
+    The negative control is a library in which nothing is shared by construction: there neither law speaks.
+    """
+    found = contest(coverage, level)
+    nothing = coverage.shared(level, control=True)
+    assert nothing.low is not None and nothing.high is not None
+    control = Control(
+        "the same strands, each with its coordinates in another order and of other signs: nothing is shared",
+        expected="out of domain",
+        found="out of domain" if nothing.high < SHARED else "underpowered" if nothing.low <= 0 else "violated",
+        ratio=nothing,
+        predicted=0.0,
+    )
+    tests = []
+    for which, law in enumerate((DISCRETE, SMOOTH)):
+        if found.theories:
+            theory = found.theories[which]
+            details = {**theory.parameters, "score": theory.score.value, "fitted": found.fitted, "tested": found.tested}
+            test = LawResult(
+                law, where, theory.predicted, found.measured, theory.ratio, judge(theory.ratio, law), control, "", details
+            )
+        else:
+            none = Reading.not_measured(found.reason, unit="share of the ceiling", method=law.formula, n=coverage.contexts)
+            test = LawResult(law, where, none, found.measured, none, "out of domain", control, found.reason)
+        tests.append(test)
+    return found, tests[0], tests[1]
+
+
+def _without(verdict: Sharing, reason: str, measured: Reading, shared: Reading) -> Contest:
+    difference = Reading.not_measured(reason, unit="share of the ceiling", method="CRPS", n=measured.n)
+    return Contest(verdict, difference, measured, shared, (), (), (), reason)
+
+
+def _theory(coverage: Coverage, which: int, value: Floats, without: Floats, level: float) -> Theory:
+    """The readings of one theory from (theories, figures) and (blocks, theories, figures) of `_both`."""
+    score, predicted, held, *parameters = value[which]
+    ratios = np.log(without[:, which, 2] / without[:, which, 1])
+    log = coverage.read(float(np.log(held / predicted)), ratios, unit="", method="logarithm of the ratio", level=level)
+    assert log.value is not None and log.low is not None and log.high is not None
+    how = f"the {NAMES[which]} theory, fitted to the libraries up to N₀"
+    value_, low, high = math.exp(log.value), math.exp(log.low), math.exp(log.high)
+    names = (("weight", "precision"), ("limit", "exponent"))[which]
+    return Theory(
+        NAMES[which],
+        coverage.read(float(predicted), without[:, which, 1], unit="share of the ceiling", method=how, level=level),
+        Reading(value_, low, high, level, log.n, "measured/predicted", None, log.method),
+        coverage.read(float(score), without[:, which, 0], unit="share of the ceiling", method="CRPS, tested sizes", level=level),
+        dict(zip(names, map(float, parameters), strict=True)),
+    )
+
+
+def _both(coverage: Coverage, kept: Ints, nearest: Floats, fitted: Ints, tested: Ints) -> Floats:
+    """(2, 5): of the discrete and of the smooth theory the score, predicted and measured mean share, two parameters."""
+    ceiling, chance = (part[kept].mean() for part in (coverage.ceiling, coverage.chance))
+    gaps = (coverage.ceiling[kept, None, None] - nearest) / ceiling
+    line = coverage.chance[kept] + SEEN * (coverage.ceiling[kept] - coverage.chance[kept])
+    unseen = nearest < line[:, None, None]
+    sizes, last = np.array(coverage.sizes, dtype=np.float64), fitted[-1]
+    start, new = gaps[..., last].ravel(), unseen[..., last].ravel()
+    top, floor = (ceiling - chance) / ceiling, coverage.quarter[kept].mean() / ceiling - 1
+    weight, precision = _fit_missing(sizes[fitted], unseen[..., fitted].mean((0, 1)))
+    limit, exponent = _fit_smooth(sizes[fitted] / sizes[last], gaps[..., fitted].mean((0, 1)), start, top, floor)
+    lack = [start[~new] if not new.all() else np.zeros(1), start[new] if new.any() else np.array([top])]
+    scores, means = np.zeros(2), np.zeros(2)
+    for k in tested:
+        came, share = gaps[..., k].ravel(), float(missing_mass(sizes[k], weight, precision))
+        parts = [np.full(len(part), w / len(part)) for part, w in zip(lack, (1 - share, share), strict=True)]
+        for which, (values, weights) in enumerate(
+            (
+                (np.concatenate(lack), np.concatenate(parts)),
+                (nearer(start, sizes[k] / sizes[last], limit, exponent, top), np.full(len(start), 1 / len(start))),
+            )
+        ):
+            scores[which] += crps(values, weights, came) / len(tested)
+            means[which] = values @ weights
+    held = 1 - gaps[..., -1].mean()
+    return np.array([[scores[0], 1 - means[0], held, weight, precision], [scores[1], 1 - means[1], held, limit, exponent]])
+
+
+def missing_mass(n: Floats | float, weight: Floats | float, precision: Floats | float) -> Floats:
+    """E(1 − π)^n for π ~ Beta with mean `weight` and a + b = `precision`."""
+    a, b = weight * precision, (1 - weight) * precision
+    return np.exp(gammaln(b + n) + gammaln(a + b) - gammaln(b) - gammaln(a + b + n))
+
+
+def _fit_missing(sizes: Floats, unseen: Floats) -> tuple[float, float]:
+    """Least squares over a grid that closes in on its best point."""
+    weights, precisions = np.geomspace(1e-4, 0.5, 80), np.geomspace(0.3, 3e4, 50)
+    weight, precision = 0.0, 0.0
+    for _ in range(3):
+        errors = ((missing_mass(sizes, weights[:, None, None], precisions[None, :, None]) - unseen) ** 2).sum(-1)
+        i, j = np.unravel_index(int(errors.argmin()), errors.shape)
+        wide, tall = weights[1] / weights[0], precisions[1] / precisions[0]
+        weight, precision = float(weights[i]), float(precisions[j])
+        weights = np.minimum(weight * np.geomspace(1 / wide, wide, 25), 0.999)
+        precisions = precision * np.geomspace(1 / tall, tall, 25)
+    return weight, precision
+
+
+def nearer(gaps: Floats, ratio: Floats | float, limit: float, exponent: Floats | float, top: float) -> Floats:
+    """The smooth theory's gaps in a library `ratio` times as large; those outside limit and chance (noise) stay."""
+    inside = (gaps > limit) & (gaps < top)
+    left = np.where(inside, (gaps - limit) / (top - limit), 0.5)  # (1 + N₀/N_h)^(−2/m)
+    density = left ** (-1 / np.asarray(exponent)) - 1  # N₀/N_h
+    return np.where(inside, limit + (top - limit) * (1 + density * ratio) ** -np.asarray(exponent), gaps)
+
+
+def _fit_smooth(ratios: Floats, means: Floats, start: Floats, top: float, floor: float) -> tuple[float, float]:
+    """The limit and exponent that give the mean curve at `ratios` of N₀ best, from the gaps at N₀."""
+    most = min(max(float(means[-1]), floor + 1e-9), top - 1e-6)
+    best = (np.inf, floor, float(EXPONENTS[0]))
+    for limit in np.linspace(min(floor, most - 1e-6), most, LIMITS):
+        curves = nearer(start, ratios[:, None], float(limit), EXPONENTS[:, None, None], top).mean(-1)  # (exponents, ratios)
+        errors = ((curves - means) ** 2).sum(-1)
+        best = min(best, (float(errors.min()), float(limit), float(EXPONENTS[errors.argmin()])))
+    return best[1:]
+
+
+def crps(values: Floats, weights: Floats, came: Floats) -> float:
+    """Mean over `came` of E|X − y| − ½E|X − X′|, X one of `values` with `weights` that add to 1."""
+    order = np.argsort(values)
+    v, w = values[order], weights[order]
+    mass, first = np.cumsum(w), np.cumsum(w * v)
+    place = np.searchsorted(v, came, side="right")
+    below, moment = np.concatenate([[0.0], mass])[place], np.concatenate([[0.0], first])[place]
+    distance = came * (2 * below - 1) + first[-1] - 2 * moment
+    return float(distance.mean() - (w * (v * mass - first)).sum())

@@ -1,0 +1,257 @@
+"""The coverage curve: how much of a new context's response a library of other contexts' strands holds.
+
+A context is K gradients at a site (rows); its response metric is F = E ggᵀ. A library context contributes its strand, the top
+ten directions of all its draws. A held-out context is scored at equal information: half A of its draws chooses ten directions,
+half B says what share of the response they hold, tr(VᵀF_B V)/tr F_B. What may be chosen is what differs:
+
+    ceiling   its own: the top ten of half A in the whole space
+    nearest   inside the span of the six library strands that hold most of half A, the best ten for half A
+    random    the same with six strands at random (which is `nearest` where the library has six)
+    pooled    the same inside the top sixty directions of the library's mean normalised metric
+    chance    the same inside sixty directions at random
+    unrelated nearest in a library of the same strands, each with its coordinates in another order and of other signs: what the
+              choice among so many gives where nothing is shared
+
+The curve is the mean over held-out contexts and random sub-libraries of each size. Contexts are dealt into blocks of whole
+groups; none is scored with a library that holds a context of its own block. Intervals delete a block from both roles, as held
+out and as library (jackknife, t with blocks − 1 degrees of freedom), because a context that lies oddly disturbs both.
+
+What it does not know: whether sixty draws found the strand (`ceiling` says how well half of them did), and anything outside the
+ten directions; a library that holds every strand in parts, none in its nearest six, is measured as one that holds few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.stats import t as student
+from torch import Tensor
+
+from ..errors import InputError, TrustError
+from ..reading import Reading
+from .library import Library, held, libraries, within
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RANK = 10  # directions of a strand
+NEIGHBOURS = 6  # strands whose span may be used
+BLOCKS = 20
+REPEATS = 2  # random sub-libraries of each size for every held-out context
+STEP = 2**0.5  # from one size to the next
+MINIMUM = 2 * NEIGHBOURS  # contexts
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """Shares of held-out contexts' responses, by library size; see the module's docstring."""
+
+    sizes: tuple[int, ...]
+    blocks: Ints  # (contexts,)
+    ceiling: Floats  # (contexts,)
+    quarter: Floats  # (contexts,): its own directions again, from a quarter of the draws
+    chance: Floats  # (contexts,)
+    pooled: Floats  # (contexts, sizes)
+    nearest: Floats  # (1 + blocks, contexts, repeats, sizes); row 0 with all, row 1 + b without block b, NaN for its own contexts
+    unrelated: Floats  # (2, contexts, repeats, sizes), twice: the second is what a control finds
+    rank: int
+    neighbours: int
+
+    @property
+    def contexts(self) -> int:
+        return len(self.ceiling)
+
+    def replicates(self, statistic: Callable[[Ints, Floats], float | Floats]) -> tuple[Floats, Floats]:
+        """`statistic(contexts, nearest of these)` with all, and (blocks, …) without each block in either role."""
+        every = np.arange(self.contexts)
+        without = [every[self.blocks != block] for block in range(len(self.nearest) - 1)]
+        values = [statistic(kept, self.nearest[1 + block][kept]) for block, kept in enumerate(without)]
+        return np.asarray(statistic(every, self.nearest[0])), np.array(values)
+
+    def reading(self, statistic: Callable[[Ints, Floats], float], *, unit: str, method: str, level: float = 0.95) -> Reading:
+        value, without = self.replicates(statistic)
+        return self.read(float(value), without, unit=unit, method=method, level=level)
+
+    def read(self, value: float, without: Floats, *, unit: str, method: str, level: float = 0.95) -> Reading:
+        """A reading from what `replicates` gave."""
+        reach = jackknife_error(without) * float(student.ppf(0.5 + level / 2, len(without) - 1))
+        method = f"{method}; {len(without)} blocks of contexts deleted from both roles (jackknife, t)"
+        return Reading(value, value - reach, value + reach, level, self.contexts, unit, None, method)
+
+    def curve(self, level: float = 0.95) -> dict[int, Reading]:
+        """Share held by the nearest strands, by library size. The first size is that of random libraries of any size."""
+        how = f"best {self.rank} directions in the span of the {self.neighbours} nearest strands, half of the draws each"
+        return {
+            size: self.reading(
+                lambda _, near, k=k: float(near[..., k].mean()), unit="share of the response", method=how, level=level
+            )
+            for k, size in enumerate(self.sizes)
+        }
+
+    def missing(self, level: float = 0.95) -> dict[int, Reading]:
+        """What the nearest strands lack of the ceiling, as a share of the ceiling, by library size."""
+        return {
+            size: self.reading(
+                lambda kept, near, k=k: float(1 - near[..., k].mean() / self.ceiling[kept].mean()),
+                unit="share of the ceiling",
+                method="1 − share held by the nearest strands/share held by the context's own directions",
+                level=level,
+            )
+            for k, size in enumerate(self.sizes)
+        }
+
+    def level_of(self, values: Floats, what: str, level: float = 0.95) -> Reading:
+        """Mean over held-out contexts of what does not depend on the library (ceiling, chance), or whose library stays."""
+        return self.reading(lambda kept, _: float(values[kept].mean()), unit="share of the response", method=what, level=level)
+
+    def shared(self, level: float = 0.95, *, control: bool = False) -> Reading:
+        """(nearest − unrelated)/(ceiling − unrelated) at the largest library: 0 where nothing is shared, 1 where all is.
+
+        Args:
+            control: read a second unrelated library in place of the recorded one; it should say 0.
+        """
+
+        def share(kept: Ints, near: Floats) -> float:
+            floor = self.unrelated[0, kept, :, -1].mean()
+            held = self.unrelated[1, kept, :, -1] if control else near[..., -1]
+            return float((held.mean() - floor) / (self.ceiling[kept].mean() - floor))
+
+        which = "a second unrelated library" if control else f"the nearest strands of {self.sizes[-1]} contexts"
+        how = f"what {which} hold, from an unrelated library of as many (0) to the context's own directions (1)"
+        return self.reading(share, unit="share of what there is to hold", method=how, level=level)
+
+
+def jackknife_error(without: Floats) -> float:
+    """Standard error from the values without each block."""
+    count = len(without)
+    return float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
+
+
+def library_sizes(largest: int, smallest: int = NEIGHBOURS) -> tuple[int, ...]:
+    """From the smallest library to the largest in steps of about √2, both exactly."""
+    steps = max(1, round(np.log(largest / smallest) / np.log(STEP)))
+    return tuple(sorted({round(smallest * (largest / smallest) ** (k / steps)) for k in range(steps + 1)}))
+
+
+def coverage(
+    gradients: Tensor,
+    groups: Sequence[object] | None = None,
+    *,
+    generator: np.random.Generator,
+    sizes: Sequence[int] | None = None,
+    rank: int = RANK,
+    neighbours: int = NEIGHBOURS,
+    blocks: int = BLOCKS,
+    repeats: int = REPEATS,
+    report: Report | None = None,
+) -> Coverage:
+    """The coverage curve of recorded gradients (contexts, draws, d).
+
+    Args:
+        groups: one for every context; contexts of a group never stand in each other's library. None: each its own.
+        sizes: of libraries; default from six contexts to all that are left when two blocks are out, in steps of √2.
+    """
+    block = _dealt(gradients, groups, rank, neighbours, blocks, generator)
+    context, draws, width = gradients.shape
+    pool = context - 2 * int(np.bincount(block).max())
+    wanted = tuple(sorted(sizes)) if sizes is not None else library_sizes(pool, neighbours)
+    if wanted[0] < neighbours or wanted[-1] > pool:
+        raise InputError(f"sizes: got {wanted[0]} to {wanted[-1]}, wanted {neighbours} to {pool}: {pool} of {context} contexts "
+                         "are outside any two blocks; record more contexts or ask for fewer")  # fmt: skip
+    recorded = [Library.of(strands) for strands in libraries(gradients, rank, generator)]
+    halves = gradients[:, : draws - draws % 2].double().unflatten(1, (2, draws // 2))
+    count = int(block.max()) + 1
+    ceiling, quarter, chance = np.empty(context), np.empty(context), np.empty(context)
+    nearest = np.full((1 + count, context, repeats, len(wanted)), np.nan)
+    unrelated = np.empty((2, context, repeats, len(wanted)))
+    random = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    for one in range(context):
+        half = halves[one]
+        total = half[1].square().sum()
+        few = half[0, : len(half[0]) // 2]
+        ceiling[one] = float(held(half[0] @ half[0].T, half[1] @ half[0].T, total, rank))
+        quarter[one] = float(held(few @ few.T, half[1] @ few.T, total, rank))
+        spread = torch.randn(rank * neighbours, width, generator=random, dtype=torch.float64)
+        chance[one] = float(held(*within(half @ spread.T, spread @ spread.T), total, rank))
+        orders = [order[block[order] != block[one]] for order in (generator.permutation(context) for _ in range(repeats))]
+        for which, library in enumerate(recorded):
+            without = range(-1, count if which == 0 else 0)  # −1: none is left out
+            found = library.scores(half, [[order[block[order] != b] for order in orders] for b in without], wanted, neighbours)
+            if which == 0:
+                nearest[:, one] = found
+            else:
+                unrelated[which - 1, one] = found[0]
+        nearest[1 + block[one], one] = np.nan  # it is not there to be scored
+        if report:
+            report(one + 1, context)
+    pooled = _pooled(gradients, halves, block, wanted, rank, neighbours, generator)
+    return Coverage(wanted, block, ceiling, quarter, chance, pooled, nearest, unrelated, rank, neighbours)
+
+
+def _dealt(
+    gradients: Tensor, groups: Sequence[object] | None, rank: int, neighbours: int, blocks: int, generator: np.random.Generator
+) -> Ints:
+    """The block of every context: whole groups, blocks alike in size."""
+    if gradients.ndim != 3:
+        raise InputError(f"gradients: got shape {tuple(gradients.shape)}, wanted (contexts, draws, d)")
+    contexts, draws, width = gradients.shape
+    if contexts < MINIMUM or draws < 2 * rank or width <= rank * neighbours:
+        raise InputError(f"gradients: got {contexts} contexts, {draws} draws, {width} dimensions, wanted at least {MINIMUM}, "
+                         f"{2 * rank} and {rank * neighbours + 1} for strands of {rank} directions and spans of {neighbours}; "
+                         "record more, or ask for a smaller rank")  # fmt: skip
+    if not bool(torch.isfinite(gradients).all()):
+        raise TrustError(f"gradients: context {int((~torch.isfinite(gradients)).flatten(1).any(1).nonzero()[0])} holds values "
+                         "that are not finite; leave it out or find out why")  # fmt: skip
+    if bool((gradients.flatten(1).abs().amax(1) == 0).any()):
+        raise InputError("gradients: a context has no response at all (zeros); leave it out")
+    if groups is not None and len(groups) != contexts:
+        raise InputError(f"groups: got {len(groups)}, wanted one for each of {contexts} contexts")
+    names = [str(group) for group in groups] if groups is not None else [str(k) for k in range(contexts)]
+    _, group = np.unique(names, return_inverse=True)
+    counts = np.bincount(group)
+    blocks = min(blocks, len(counts))
+    if blocks < 4:
+        raise InputError(f"groups: got {len(counts)}, wanted at least 4, since a group's contexts are held out together")
+    order = generator.permutation(len(counts))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    filled, of_group = np.zeros(blocks), np.empty(len(counts), dtype=np.int64)
+    for one in order:
+        of_group[one] = int(filled.argmin())
+        filled[of_group[one]] += counts[one]
+    return of_group[group]
+
+
+def _pooled(
+    gradients: Tensor,
+    halves: Tensor,
+    block: Ints,
+    sizes: tuple[int, ...],
+    rank: int,
+    neighbours: int,
+    generator: np.random.Generator,
+) -> Floats:
+    """(contexts, sizes): share held inside the top directions of the mean normalised metric of one library a block and size."""
+    result = np.empty((len(block), len(sizes)))
+    rows = gradients.double()
+    rows = rows / rows.flatten(1).norm(dim=1)[:, None, None]
+    width, span = rows.shape[-1], rank * neighbours
+    for one in range(int(block.max()) + 1):
+        new = torch.as_tensor(np.flatnonzero(block == one))
+        order = generator.permutation(np.flatnonzero(block != one))
+        total, done = torch.zeros(width, width, dtype=torch.float64), 0
+        for k, size in enumerate(sizes):
+            fresh = rows[torch.as_tensor(order[done:size])].flatten(0, 1)
+            total += fresh.T @ fresh
+            done = size
+            top = torch.as_tensor(eigh(total.numpy(), subset_by_index=[width - span, width - 1])[1])
+            part = halves[new] @ top
+            eye = torch.eye(span, dtype=torch.float64).expand(len(new), -1, -1)
+            result[new.numpy(), k] = held(*within(part, eye), halves[new, 1].square().sum((1, 2)), rank).numpy()
+    return result
