@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import cache, partial
@@ -121,6 +122,82 @@ def check_neutral(rows: list[dict], *, wanted: int = 300, least_groups: int = 24
         raise AssertionError(f"{len(topics)} topics of up to {max(topics.values())} rows, wanted {least_groups} of {most_of_one}")
 
 
+def check_passages(rows: list[dict], *, wanted: int = 200, least_groups: int = 20, least_of_one: int = 8) -> None:
+    """Contexts of a census: so many, of many kinds, without labels; no two begin alike or say the same, few end alike."""
+    if len(rows) != wanted or len({row["id"] for row in rows}) != wanted:
+        raise AssertionError(f"{len(rows)} rows with {len({row['id'] for row in rows})} ids, wanted {wanted}")
+    if labelled := [row["id"] for row in rows if "label" in row]:
+        raise AssertionError(f"passages have no label: {labelled}")
+    kinds = Counter(row["group"] for row in rows)
+    if len(kinds) < least_groups or min(kinds.values()) < least_of_one:
+        raise AssertionError(
+            f"{len(kinds)} groups of {min(kinds.values())} rows or more, wanted {least_groups} of {least_of_one}"
+        )
+    check_clean(rows)
+    check_words_in_range(rows)
+    check_openings(rows)
+    check_endings(rows)
+    check_shared_runs(rows)
+
+
+def check_clean(rows: list[dict]) -> None:
+    """Line breaks and no other control or invisible character; nothing before or after the text; one way to write each letter."""
+    for row in rows:
+        text = row["text"]
+        if odd := sorted({f"U+{ord(c):04X}" for c in text if unicodedata.category(c)[0] == "C" and c != "\n"}):
+            raise AssertionError(f"{row['id']} holds characters that cannot be seen: {odd}")
+        if text != text.strip():
+            raise AssertionError(f"{row['id']} begins or ends with a blank, which is a token of its own")
+        if text != unicodedata.normalize("NFC", text):
+            raise AssertionError(f"{row['id']} writes letters as letter and accent; normalise it to NFC")
+
+
+def check_words_in_range(rows: list[dict], least: int = 35, most: int = 260, share: float = 0.85) -> None:
+    lengths = {row["id"]: len(words(row["text"])) for row in rows}
+    if outside := {name: length for name, length in lengths.items() if not least <= length <= most}:
+        raise AssertionError(f"outside {least} to {most} words: {outside}")
+    usual = sum(60 <= length <= 220 for length in lengths.values()) / len(lengths)
+    if usual < share:
+        raise AssertionError(f"{usual:.2f} of the passages have 60 to 220 words, wanted {share}")
+
+
+def check_openings(rows: list[dict], count: int = 4, most_of_first: int = 10) -> None:
+    """No two share their first words, and no single word begins many."""
+    opened: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        opened[" ".join(words(row["text"])[:count])].append(row["id"])
+    if alike := {opening: names for opening, names in opened.items() if len(names) > 1}:
+        raise AssertionError(f"passages begin with the same {count} words: {alike}")
+    first, held = Counter(words(row["text"])[0] for row in rows).most_common(1)[0]
+    if held > most_of_first:
+        raise AssertionError(f"{held} passages begin with {first!r}, at most {most_of_first} may")
+
+
+def check_endings(rows: list[dict], most_stopped: float = 0.25, most_of_one: float = 0.1) -> None:
+    """Where a network reads is where a passage ends: most break off inside a sentence, at many different words."""
+    stopped = [row["id"] for row in rows if row["text"][-1] in ".!?…\"'”“»)}]>"]
+    if len(stopped) > most_stopped * len(rows):
+        raise AssertionError(f"{len(stopped)} passages end where a sentence does, at most {most_stopped:.0%} may: {stopped}")
+    last, held = Counter(words(row["text"])[-1] for row in rows).most_common(1)[0]
+    if held > most_of_one * len(rows):
+        raise AssertionError(f"{held} passages end with {last!r}, at most {most_of_one:.0%} may")
+
+
+def check_shared_runs(rows: list[dict], length: int = 5, most: int = 2) -> None:
+    """No two share more than a turn of speech: `most` runs of `length` words are a run of six."""
+    runs = []
+    for row in rows:
+        said = words(row["text"])
+        runs.append({tuple(said[i : i + length]) for i in range(len(said) - length + 1)})
+    clashes = [
+        f"{a['id']} ~ {b['id']}: {sorted(' '.join(run) for run in runs[i] & runs[j])}"
+        for (i, a), (j, b) in combinations(enumerate(rows), 2)
+        if len(runs[i] & runs[j]) > most
+    ]
+    if clashes:
+        raise AssertionError(f"passages share over {most} runs of {length} words: {clashes[:20]}")
+
+
 def check_no_template(rows: list[dict], most: int = 10) -> None:
     for what, key in (
         ("opening of three words", lambda row: " ".join(words(text_of(row))[:3])),
@@ -210,7 +287,10 @@ def check_words(rows: list[dict], most: float) -> None:
 def rules(name: str, about: dict) -> dict[str, Callable[[list[dict]], None]]:
     """Every rule that holds for a pack, by name. Only "length in tokens" needs the embedded network, for its tokenizer."""
     held: dict[str, Callable[[list[dict]], None]] = {"declared": partial(check_declared, about=about)}
-    held |= {"shape": check_shape, "pairs": check_pairs} if about["positive"] else {"neutral": check_neutral}
+    if about["positive"]:
+        held |= {"shape": check_shape, "pairs": check_pairs}
+    else:
+        held |= {"passages": check_passages} if name == "passages" else {"neutral": check_neutral}
     held |= {"template": check_no_template, "overlap": check_no_overlap, "near duplicate": check_no_near_duplicate}
     if name in WORDS_AT_MOST:
         held["words"] = partial(check_words, most=WORDS_AT_MOST[name])

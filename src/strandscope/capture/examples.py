@@ -292,6 +292,15 @@ def neutral_prompts(chat: bool = True) -> Examples:
     return replace(prompts, rows=rows, kind="text")
 
 
+def passages() -> Examples:
+    """The varied passages on which a census is taken by default, without labels; a row's group is its kind of writing.
+
+    Most break off inside a sentence, so that a network that is read at their ends is not read at full stops alone. The kinds take
+    turns: the first rows are already varied.
+    """
+    return concept("passages")
+
+
 @cache
 def concept_index() -> dict[str, dict[str, Any]]:
     """What each shipped pack asks and how it is written: question, positive, negative, format, language, licence."""
