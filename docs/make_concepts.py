@@ -9,18 +9,25 @@ Lengths in tokens are those of the embedded network's tokenizer, so the embedded
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "concepts.md"
 _TEXT = """# Concept packs
 
-Strandscope ships {count} packs of labelled rows, each for one concept to look for, and one of prompts without labels.
+Strandscope ships {count} packs of labelled rows, each for one concept to look for, one of prompts and one of passages without
+labels.
 
 {questions}
 
 `neutral` holds {neutral} prompts of no particular concept, in {topics} topics. Doses are measured on it: a push of .02 nats
 is one that costs .02 nats per next token there, on average.
+
+`passages` holds {passages} passages of {kinds} kinds of writing, on which a census is taken unless it is given texts of yours:
+{named}.
+The kinds take turns, and a row's group is its kind. Most passages break off inside a sentence, so that a network that is read at
+the end of each is not read at full stops alone.
 
 `ss.concept("truth")` opens a pack; `strandscope audit smollm2 --concept truth` audits one.
 
@@ -62,7 +69,8 @@ The rules (`tests/pack_rules.py`): at least 240 rows in 24 topics, each topic ba
 index declares; no template (an opening, an ending or a skeleton of function words) behind more than ten rows; no two rows
 that share over half of their content words, and no near-duplicates, unless they are a declared pair; a pair is two different
 rows, one of each label, in one topic; length alone, in characters and in tokens, within AUROC .40 to .60; and for {hard}
-words alone at most {most}.
+words alone at most {most}. The passages have rules of their own: no two begin with the same four words or share more than a
+turn of speech, lengths vary, and they end at many different words.
 """
 
 
@@ -73,13 +81,17 @@ def page() -> str:
 
     names = [path.stem for path in CONCEPTS.glob("*.jsonl")]
     packs = sorted(name for name in names if about_pack(name)["positive"])
-    neutral = load_rows("neutral")
+    neutral, passages = load_rows("neutral"), load_rows("passages")
+    kinds = sorted({row["group"] for row in passages})
     (most,) = set(WORDS_AT_MOST.values())
     return _TEXT.format(
         count=len(packs),
         questions="\n".join(f"- `{name}`: {about_pack(name)['question']}" for name in packs),
         neutral=len(neutral),
         topics=len({row["group"] for row in neutral}),
+        passages=len(passages),
+        kinds=len(kinds),
+        named=textwrap.fill(", ".join(kinds), 125),
         table="\n".join([_HEAD, *map(_line, packs)]),
         hard=", ".join(f"`{name}`" for name in sorted(WORDS_AT_MOST)),
         most=f"{most:.2f}".removeprefix("0"),
