@@ -22,6 +22,7 @@ _WHERE = {
     "find": ".strand.find",
     "Found": ".strand.find",
     "Strand": ".strand.strand",
+    "census": ".census.census",
     "steer": ".control.steer",
     "Dose": ".control.dose",
     "Reading": ".reading",
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "audit",
     "capture",
+    "census",
     "concept",
     "find",
     "load",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .capture.examples import concept as concept
     from .capture.record import Activations as Activations
     from .capture.record import capture as capture
+    from .census.census import census as census
     from .control.dose import Dose as Dose
     from .control.steer import steer as steer
     from .reading import Reading as Reading

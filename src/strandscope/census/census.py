@@ -73,6 +73,7 @@ def census(
     cut: bool = True,
     quick: bool = False,
     margin: tuple[float, float] = MARGIN,
+    noise: float | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -86,6 +87,7 @@ def census(
         shared_at: where the law of sharing is tested; None is three sites, evenly spread.
         cut: whether each text is cut at a place of its own; else it is measured at its end.
         quick: 24 contexts, one twin of each kind and at most seven sites, where not said otherwise.
+        noise: σ of the outputs, for a network that answers with numbers and not with logits.
         margin: of the ratio trained/twin inside which the two are as good as alike.
         out: a folder in which networks that were measured are kept.
 
@@ -101,7 +103,7 @@ def census(
     sites = _spread(subject.sites(at), form.sites)
     shared = _spread(sites, form.shared) if shared_at is None else subject.sites(shared_at)
     kept = Kept.below(None if out is None else Path(out))
-    work = _Work(subject, rows, sites, shared, draws, probes, seed, kept, progress)
+    work = _Work(subject, rows, sites, shared, draws, probes, noise, seed, kept, progress)
 
     trained = work.network("trained", "trained", 0, None)
     twins, no_twins = [], "" if seeds and kinds else "no twins were asked for"
@@ -154,13 +156,14 @@ class _Work:
     shared: list[Site]
     draws: int
     probes: int
+    noise: float | None
     seed: int
     kept: Kept
     progress: Progress | None
 
     def network(self, name: str, kind: str, twin_seed: int, trained: Measurement | None) -> Measurement:
         spec = {"kind": kind, "twin": twin_seed, "sites": [str(site) for site in self.sites], "seed": self.seed}
-        spec |= {"draws": self.draws, "probes": self.probes, "shared": [str(site) for site in self.shared]}
+        spec |= {"noise": self.noise, "draws": self.draws, "probes": self.probes, "shared": [str(site) for site in self.shared]}
         key = network_key(self.subject, self.rows, **spec)
         before = self.kept.get(name, key)
         if before is not None:
@@ -177,7 +180,8 @@ class _Work:
             name=name,
             kind=kind,
             twin_seed=twin_seed,
-            entropy=None if trained is None else trained.entropy,
+            entropy=None if trained is None or self.noise is not None else trained.entropy,
+            noise=self.noise,
             progress=lambda done, of: self.say(name, done, of),
         )
         self.kept.put(made, key)
@@ -252,6 +256,8 @@ def _limits(rows: Contexts, networks: Sequence[Measurement], quick: bool, no_twi
         said.append("This is a quick census: fewer contexts and sites, and one twin of each kind, whose like may differ.")
     if no_twins:
         said.append(f"Some twins are missing: {no_twins}.")
+    if np.isnan(networks[0].entropy).any():
+        return (*said, "The answer is a number with stated noise: it has no entropy, and the twins' is not scaled to any.")
     gap = max((float(np.abs(one.entropy - networks[0].entropy).max()) for one in networks[1:]), default=0.0)
     if gap > 0.01:
         said.append(f"The twins' output entropy differs from the network's by up to {gap:.2g} nats at a context.")

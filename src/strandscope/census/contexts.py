@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .. import io
-from ..capture.examples import Examples, concept
+from ..capture.examples import Examples, passages
 from ..capture.tokens import TokenRows, tokenise
 from ..errors import InputError
 from ..provenance import numpy_generator
@@ -28,7 +28,6 @@ from ..subject.subject import Subject
 
 LEAST = 8  # contexts; with fewer no interval is worth its name
 SHORTEST = 2  # tokens: the first position is a sink that many networks treat as no other
-PACK = "passages"
 Texts = str | os.PathLike[str] | Examples | None
 
 
@@ -52,7 +51,7 @@ def read_texts(texts: Texts) -> tuple[Examples, str]:
         InputError, MissingError: the file cannot be read as such, or holds no row.
     """
     if texts is None:
-        return concept(PACK), f"the project's pack of {PACK}"
+        return passages(), "the project's passages"
     if isinstance(texts, Examples):
         return texts, "rows given"
     path = Path(texts)

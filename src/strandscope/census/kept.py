@@ -94,7 +94,7 @@ def read(path: Path) -> Measurement:
         raise InputError(f"{path}: a {manifest.get('schema', 'file of another kind')}, wanted {_SCHEMA}; delete it and run again")
     try:
         widths: Mapping[str, int] = manifest["widths"]
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
         sites = {site: Profile(width, **{name: arrays[f"{site}/{name}"] for name in _ARRAYS}) for site, width in widths.items()}
         plain = {name: value for name, value in manifest.items() if name not in ("schema", "widths")}
         return Measurement(**plain, **{name: arrays[name] for name in _PER_CONTEXT}, sites=sites)

@@ -1,10 +1,10 @@
 """What one network gives: its response and Jacobian at every site and context, reduced to figures as they come.
 
-A network's gradients are never kept whole: contexts go through one after the other, and of each site and context remain the trace
-and participation ratio of the response F and of JᵀJ with the jackknife variance of their logarithms, and the F-draws of the context,
+A network's gradients are never kept whole: contexts go through one after the other, and of each site and context remain the
+trace and participation ratio of the response F and of JᵀJ with the variance of their logarithms, and the F-draws of the context,
 scaled to trace 1, in half precision (64 draws of 576 numbers: 74 kB). From those, when all contexts have been seen, come the
-overlaps tr F̂ᵢF̂ⱼ of every pair, raw and in coordinates whitened by the activations' covariance; then they go too. Three
-quantities need nothing else: what is averaged over contexts, what is pooled over any subset of them, and their jackknife.
+overlaps tr F̂ᵢF̂ⱼ of every pair, raw and in coordinates whitened by the activations' covariance; then they go too. What is kept
+is enough for any mean over contexts, for what is pooled over any subset of them, and for the jackknife of both.
 
 The activations' covariance is that of all positions of these contexts but the first of each, where many networks park an outsized
 state. The states whose own dimension is read are those at which the response is.
