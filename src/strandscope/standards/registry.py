@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from . import detection, spectra
+from . import detection, lawful, machines, spectra
 from .standard import Standard
 
-STANDARDS: tuple[Standard, ...] = (*detection.STANDARDS, *spectra.STANDARDS)
+STANDARDS: tuple[Standard, ...] = (
+    *detection.STANDARDS,
+    *spectra.STANDARDS,
+    *machines.STANDARDS,
+    *lawful.STANDARDS,
+)
 
 _BY_NAME = {case.name: case for case in STANDARDS}
 if len(_BY_NAME) != len(STANDARDS):
