@@ -170,7 +170,7 @@ def _against(
 
 def _ratio(contrast: Contrast, level: float, n: int, how: str) -> Reading:
     low, high = contrast.interval(level)
-    return Reading(math.exp(contrast.value), *map(_exp, (low, high)), level, n, "trained/twin", None, how)
+    return Reading(math.exp(contrast.value), _exp(low), _exp(high), level, n, "trained/twin", None, how)
 
 
 def _exp(value: float) -> float:
@@ -203,7 +203,8 @@ def _alone(measure: Measure, networks: Sequence[Measurement], site: str, rows: I
     values = np.stack([measure.each(one, one.sites[site])[rows] for one in networks])
     what = f"{measure.what}; median over contexts, interval of the median{many}"
     if len(networks) == 1:
-        return Reading(*map(math.exp, median(values[0], groups[rows])), LEVEL, len(rows), measure.unit, None, what)
+        middle, low, high = map(math.exp, median(values[0], groups[rows]))
+        return Reading(middle, low, high, LEVEL, len(rows), measure.unit, None, what)
     return _median_of_twins(values, groups[rows], measure.unit, what)
 
 
