@@ -111,7 +111,7 @@ def relevant_directions(
     for step in range(min(most, len(values))):
         draws = _draws(machine, step, wanted, codes, permutations, generator)
         null = torch.linalg.eigvalsh(machine.agop(draws))[:, -1 - step]
-        p_values.append(float((1 + (null >= values[step] * (1 - 1e-9)).sum()) / (permutations + 1)))
+        p_values.append((1 + int((null >= values[step] * (1 - 1e-9)).sum())) / (permutations + 1))
         bounds.append(float(null.quantile(1 - ALPHA)))
         if p_values[-1] > ALPHA:
             break
