@@ -103,7 +103,12 @@ def expansion(draw: Draw) -> Outcome:
     "least c > 0 with |ac + bc²| = .2",
     Bands(error=1e-9),
     (10, 30, 300),
-    Mutation("one of the two sides forgotten", edge_of, "for side in (tolerance, -tolerance):", "for side in (tolerance,):"),
+    Mutation(
+        "one of the two roots forgotten",
+        edge_of,
+        "np.stack([2 * side / (a + root), 2 * side / (a - root)])",
+        "np.stack([2 * side / (a + root)])",
+    ),
     source="numpy.roots of both sides",
     unit="relative",
 )

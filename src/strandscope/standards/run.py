@@ -68,7 +68,13 @@ def caught(case: Standard, mode: Mode = "fast") -> tuple[Caught, ...]:
         with applied(mutation):
             try:
                 red = run(case, mode).verdict == "red"
-            except (ArithmeticError, ValueError, RuntimeError, IndexError):  # what a slip can do to arithmetic and shapes
+            except (
+                ArithmeticError,
+                ValueError,
+                RuntimeError,
+                IndexError,
+                TypeError,
+            ):  # what a slip does to arithmetic and shapes
                 red = True
         found.append(Caught(str(mutation), red))
     return tuple(found)
