@@ -21,7 +21,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, TrustError
 from ..provenance import stream_seed
 from ..reading import Reading
 from ..subject.site import Site
@@ -111,7 +111,7 @@ def census(
         for number in range(1, seeds + 1):
             try:
                 twins.append(work.network(f"{kind} {number}", kind, _twin_seed(seed, kind, number), trained))
-            except InputError as error:
+            except (InputError, TrustError) as error:
                 no_twins = f"{no_twins}; {error}" if no_twins else str(error)
                 break
     networks = [trained, *twins]
@@ -182,6 +182,7 @@ class _Work:
             twin_seed=twin_seed,
             entropy=None if trained is None or self.noise is not None else trained.entropy,
             noise=self.noise,
+            shared=self.shared,
             progress=lambda done, of: self.say(name, done, of),
         )
         self.kept.put(made, key)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import io
 from ..errors import InputError
 from ..provenance import digest, versions
+from ..strand.mixture import Coverage
 from ..subject.port import scores
 from ..subject.subject import Subject
 from .contexts import Contexts
@@ -76,11 +78,39 @@ def write(measured: Measurement, path: Path) -> None:
     tensors = {name: torch.from_numpy(getattr(measured, name)) for name in _PER_CONTEXT}
     for site, profile in measured.sites.items():
         tensors |= {f"{site}/{name}": torch.from_numpy(getattr(profile, name)) for name in _ARRAYS}
-    plain = {
-        one.name: getattr(measured, one.name) for one in fields(Measurement) if one.name not in (*_PER_CONTEXT, "sites", "more")
-    }
+    curves = {}
+    for site, coverage in measured.coverage.items():
+        arrays, curves[site] = _apart(coverage)
+        tensors |= {f"{site}/coverage/{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    apart = (*_PER_CONTEXT, "sites", "coverage")
+    plain = {one.name: getattr(measured, one.name) for one in fields(Measurement) if one.name not in apart}
     widths = {site: profile.width for site, profile in measured.sites.items()}
-    io.save_tensors(path, tensors, {"schema": _SCHEMA, **plain, "widths": widths, "more": dict(measured.more)})
+    io.save_tensors(path, tensors, {"schema": _SCHEMA, **plain, "widths": widths, "curves": curves})
+
+
+def _apart(coverage: Coverage) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A coverage curve's arrays by name (by size too, where there is one for each), and the rest, JSON-able."""
+    arrays, plain = {}, {}
+    for one in fields(Coverage):
+        value = getattr(coverage, one.name)
+        if isinstance(value, np.ndarray):
+            arrays[one.name] = value
+        elif isinstance(value, Mapping):
+            arrays |= {f"{one.name}/{size}": array for size, array in value.items()}
+        else:
+            plain[one.name] = value
+    return arrays, plain
+
+
+def _together(arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> Coverage:
+    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    for name, array in arrays.items():
+        part, _, size = name.partition("/")
+        if size:
+            made.setdefault(part, {})[int(size)] = array
+        else:
+            made[part] = array
+    return Coverage(**made)
 
 
 def read(path: Path) -> Measurement:
@@ -93,10 +123,17 @@ def read(path: Path) -> Measurement:
     if manifest.get("schema") != _SCHEMA:
         raise InputError(f"{path}: a {manifest.get('schema', 'file of another kind')}, wanted {_SCHEMA}; delete it and run again")
     try:
-        widths: Mapping[str, int] = manifest["widths"]
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        sites = {site: Profile(width, **{name: arrays[f"{site}/{name}"] for name in _ARRAYS}) for site, width in widths.items()}
-        plain = {name: value for name, value in manifest.items() if name not in ("schema", "widths")}
-        return Measurement(**plain, **{name: arrays[name] for name in _PER_CONTEXT}, sites=sites)
+        sites = {
+            site: Profile(width, **{name: arrays[f"{site}/{name}"] for name in _ARRAYS})
+            for site, width in manifest["widths"].items()
+        }
+        curves = {site: _together(_below(arrays, f"{site}/coverage/"), plain) for site, plain in manifest["curves"].items()}
+        plain = {name: value for name, value in manifest.items() if name not in ("schema", "widths", "curves")}
+        return Measurement(**plain, **{name: arrays[name] for name in _PER_CONTEXT}, sites=sites, coverage=curves)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a whole measured network ({error}); delete it and run again") from None
+
+
+def _below(arrays: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +26,10 @@ from torch import Tensor
 from ..capture.record import stream as states_of
 from ..capture.response import Response
 from ..capture.response import stream as responses
+from ..provenance import numpy_generator
 from ..statistics.spectrum import overlap, participations
+from ..strand import mixture
+from ..strand.mixture import Coverage
 from ..subject.site import Site
 from ..subject.subject import Subject
 from .contexts import LEAST, Contexts
@@ -80,7 +83,7 @@ class Measurement:
     output: Floats
     sites: Mapping[str, Profile]
     seconds: float
-    more: Mapping[str, Any] = field(default_factory=dict)  # results of laws that need the draws themselves, JSON-able
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)  # by site, where the law of sharing is tested
 
 
 @dataclass
@@ -93,7 +96,6 @@ class _Site:
 
 
 _PER_CONTEXT = ("trace", "local", "local_variance", "jacobian", "jacobian_variance", "readable")
-OnDraws = Callable[[Site, Tensor], Mapping[str, Any]]
 
 
 def measure(
@@ -109,7 +111,7 @@ def measure(
     twin_seed: int = 0,
     entropy: Floats | None = None,
     noise: float | None = None,
-    on_draws: Mapping[Site, OnDraws] | None = None,
+    shared: Sequence[Site] = (),
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure one network at `sites`.
@@ -117,7 +119,7 @@ def measure(
     Args:
         entropy: (contexts,) nats; the logits are scaled context by context until the output has this entropy. None leaves them.
         noise: σ of a regression, whose answer has no entropy.
-        on_draws: at some sites, what else is to be made of the scaled draws (contexts, draws, width) before they go.
+        shared: the sites at which the coverage curve is made of the draws before they go.
 
     Raises:
         InputError: the network has no gradient at a site. TrustError: its states or gradients are not finite.
@@ -139,11 +141,12 @@ def measure(
         if progress is not None:
             progress(found.row + 1, len(contexts))
     roots = dict(_roots(subject, contexts, sites))
-    profiles, more = {}, {}
+    profiles, coverages = {}, {}
     for site in sites:
         rows = torch.stack(held[site].rows)
-        if on_draws is not None and site in on_draws:
-            more[str(site)] = dict(on_draws[site](site, rows.float() / _ROOM))
+        if site in shared:
+            found_here = _coverage(held[site], rows, contexts, numpy_generator(seed, "census coverage", str(site)))
+            coverages |= {str(site): found_here} if found_here is not None else {}
         profiles[str(site)] = _profile(held.pop(site), rows, roots.pop(site))
     return Measurement(
         name=name,
@@ -158,7 +161,7 @@ def measure(
         output=np.array(outputs),
         sites=profiles,
         seconds=time.monotonic() - started,
-        more=more,
+        coverage=coverages,
     )
 
 
@@ -209,6 +212,16 @@ def _profile(held: _Site, rows: Tensor, root: Tensor) -> Profile:
         states=_turned(torch.stack(held.states)),
         **{name: np.array(values) for name, values in held.figures.items()},
     )
+
+
+def _coverage(held: _Site, rows: Tensor, contexts: Contexts, generator: np.random.Generator) -> Coverage | None:
+    """The coverage curve of the contexts whose response says anything; None where they or their draws are too few for one."""
+    kept = np.flatnonzero(np.array(held.figures["readable"]) > 0)
+    groups = contexts.examples.groups[kept]
+    narrow = rows.shape[1] < 2 * mixture.RANK or rows.shape[2] <= mixture.RANK * mixture.NEIGHBOURS
+    if narrow or len(kept) < mixture.MINIMUM or len(np.unique(groups)) < LEAST:
+        return None
+    return mixture.coverage(rows[kept].float() / _ROOM, groups.tolist(), generator=generator)
 
 
 def _overlaps(rows: Tensor) -> tuple[Floats, Floats]:
