@@ -57,9 +57,8 @@ def _nearest(power: Floats, order: Ints, sizes: tuple[int, ...], neighbours: int
     return np.sort([part[np.argsort(-power[part], kind="stable")[:neighbours]] for part in parts], axis=1)
 
 
-def libraries(gradients: Tensor, rank: int, generator: np.random.Generator) -> list[Tensor]:
-    """Every context's strand, and two libraries in which each has coordinates of another order and other signs."""
-    strands = _strands(gradients, rank)
+def libraries(strands: Tensor, generator: np.random.Generator) -> list[Tensor]:
+    """The strands (contexts, rank, d), and two libraries in which each has coordinates of another order and other signs."""
     contexts, _, width = strands.shape
 
     def shuffled() -> Tensor:
@@ -70,14 +69,15 @@ def libraries(gradients: Tensor, rank: int, generator: np.random.Generator) -> l
     return [strands, shuffled(), shuffled()]
 
 
-def _strands(gradients: Tensor, rank: int) -> Tensor:
-    """(contexts, rank, d) float64: orthonormal rows, the top directions of each context's draws, from the draws' Gram matrix."""
+def strands_of(gradients: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Top directions of each context's draws (contexts, rank, d), orthonormal rows in float64, and what share each holds."""
     rows = gradients.double()
     values, vectors = torch.linalg.eigh(rows @ rows.transpose(1, 2))
+    total = values.sum(-1, keepdim=True)
     values, vectors = values[:, -rank:].clamp_min(0), vectors[..., -rank:]
     kept = values > 1e-12 * values[:, -1:]  # a context of fewer directions has a smaller strand
     scale = torch.where(kept, values.clamp_min(1e-300).rsqrt(), 0.0)
-    return (vectors * scale[:, None]).transpose(1, 2) @ rows
+    return (vectors * scale[:, None]).transpose(1, 2) @ rows, values / total
 
 
 def within(part: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:

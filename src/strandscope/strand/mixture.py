@@ -7,7 +7,7 @@ half B says what share of the response they hold, tr(VᵀF_B V)/tr F_B. What may
     ceiling   its own: the top ten of half A in the whole space
     nearest   inside the span of the six library strands that hold most of half A, the best ten for half A
     random    the same with six strands at random (which is `nearest` where the library has six)
-    pooled    the same inside the top sixty directions of the library's mean normalised metric
+    pooled    the same inside the top sixty directions of the mean of the library's strands, each direction by its share
     chance    the same inside sixty directions at random
     unrelated nearest in a library of the same strands, each with its coordinates in another order and of other signs: what the
               choice among so many gives where nothing is shared
@@ -22,7 +22,7 @@ ten directions; a library that holds every strand in parts, none in its nearest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..errors import InputError, TrustError
 from ..reading import Reading
-from .library import Library, held, libraries, within
+from .library import Library, held, libraries, strands_of, within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,7 +58,7 @@ class Coverage:
     ceiling: Floats  # (contexts,)
     quarter: Floats  # (contexts,): its own directions again, from a quarter of the draws
     chance: Floats  # (contexts,)
-    pooled: Floats  # (contexts, sizes)
+    pooled: Mapping[int, Floats]  # (contexts,) by size, every other
     nearest: Floats  # (1 + blocks, contexts, repeats, sizes); row 0 with all, row 1 + b without block b, NaN for its own contexts
     unrelated: Floats  # (2, contexts, repeats, sizes), twice: the second is what a control finds
     rank: int
@@ -165,7 +165,8 @@ def coverage(
     if wanted[0] < neighbours or wanted[-1] > pool:
         raise InputError(f"sizes: got {wanted[0]} to {wanted[-1]}, wanted {neighbours} to {pool}: {pool} of {context} contexts "
                          "are outside any two blocks; record more contexts or ask for fewer")  # fmt: skip
-    recorded = [Library.of(strands) for strands in libraries(gradients, rank, generator)]
+    strands, weights = strands_of(gradients, rank)
+    recorded = [Library.of(library) for library in libraries(strands, generator)]
     halves = gradients[:, : draws - draws % 2].double().unflatten(1, (2, draws // 2))
     count = int(block.max()) + 1
     ceiling, quarter, chance = np.empty(context), np.empty(context), np.empty(context)
@@ -191,7 +192,7 @@ def coverage(
         nearest[1 + block[one], one] = np.nan  # it is not there to be scored
         if report:
             report(one + 1, context)
-    pooled = _pooled(gradients, halves, block, wanted, rank, neighbours, generator)
+    pooled = _pooled(strands * weights.sqrt()[..., None], halves, block, wanted, neighbours, generator)
     return Coverage(wanted, block, ceiling, quarter, chance, pooled, nearest, unrelated, rank, neighbours)
 
 
@@ -229,29 +230,22 @@ def _dealt(
 
 
 def _pooled(
-    gradients: Tensor,
-    halves: Tensor,
-    block: Ints,
-    sizes: tuple[int, ...],
-    rank: int,
-    neighbours: int,
-    generator: np.random.Generator,
-) -> Floats:
-    """(contexts, sizes): share held inside the top directions of the mean normalised metric of one library a block and size."""
-    result = np.empty((len(block), len(sizes)))
-    rows = gradients.double()
-    rows = rows / rows.flatten(1).norm(dim=1)[:, None, None]
-    width, span = rows.shape[-1], rank * neighbours
+    rows: Tensor, halves: Tensor, block: Ints, sizes: tuple[int, ...], neighbours: int, generator: np.random.Generator
+) -> dict[int, Floats]:
+    """Share held (contexts,) inside the top directions of a library's mean metric, by size; one library a block and size.
+
+    rows (contexts, rank, d) are the strands' directions times the root of the share of the response that each holds.
+    """
+    rank, width = rows.shape[1:]
+    span = rank * neighbours
+    result = {size: np.empty(len(block)) for size in sizes[::-2][::-1]}  # every other size: each takes decompositions of its own
+    eye = torch.eye(span, dtype=torch.float64)
     for one in range(int(block.max()) + 1):
         new = torch.as_tensor(np.flatnonzero(block == one))
         order = generator.permutation(np.flatnonzero(block != one))
-        total, done = torch.zeros(width, width, dtype=torch.float64), 0
-        for k, size in enumerate(sizes):
-            fresh = rows[torch.as_tensor(order[done:size])].flatten(0, 1)
-            total += fresh.T @ fresh
-            done = size
-            top = torch.as_tensor(eigh(total.numpy(), subset_by_index=[width - span, width - 1])[1])
-            part = halves[new] @ top
-            eye = torch.eye(span, dtype=torch.float64).expand(len(new), -1, -1)
-            result[new.numpy(), k] = held(*within(part, eye), halves[new, 1].square().sum((1, 2)), rank).numpy()
+        for size, shares in result.items():
+            drawn = rows[torch.as_tensor(order[:size])].flatten(0, 1)
+            top = eigh((drawn.T @ drawn).numpy(), subset_by_index=[width - span, width - 1])[1]
+            part = within(halves[new] @ torch.as_tensor(top), eye.expand(len(new), -1, -1))
+            shares[new.numpy()] = held(*part, halves[new, 1].square().sum((1, 2)), rank).numpy()
     return result
