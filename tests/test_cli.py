@@ -145,7 +145,8 @@ def test_steer_shows_the_plain_text_and_those_of_the_pushes(
     assert main([*command, "--raw", "--positions", "last"]) == 0
     plain, toward, beside = capsys.readouterr().out.rstrip("\n").split("\n\n")
     assert plain == f"plain:\n{subject.generate('hello', 5, chat=False)}"
-    told_by = r"0\.10 \[\S+ \S+\] nats per next token at resid:\d, last positions, \S+ \[\S+ \S+\] lengths of the direction:\n."
+    told_by = r"0\.10 \[\S+ \S+\] nats per next token \(predicted 0\.\d+ \[\S+ \S+\]\) at resid:\d, last positions, "
+    told_by += r"\S+ \[\S+ \S+\] lengths of the direction, (predicted|solved)[^:\n]+(: beyond the edge)?:\n."
     assert re.match(r"toward 1 \(told\), " + told_by, toward)
     assert re.match(r"random 1, " + told_by, beside)
     assert main(["steer", model, str(strand), " \n"]) == 2

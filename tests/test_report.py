@@ -78,7 +78,19 @@ def pushes(text: str = "words", cost: float = 0.1) -> f.Pushes:
     scale = Reading(0.5, 0.4, 0.6, 0.95, 100, "classes' distances", None, "bisection")
     spent = Reading(cost, cost * 0.9, cost * 1.1, 0.95, 100, "nats per next token", None, "mean KL")
     doses = tuple(
-        f.Push(along=along, site="resid:1", positions="all", target=0.1, scale=scale, cost=spent, rounding=spent, prompts=100)
+        f.Push(
+            along=along,
+            site="resid:1",
+            positions="all",
+            target=0.1,
+            scale=scale,
+            cost=spent,
+            rounding=spent,
+            prompts=100,
+            predicted=spent,
+            edge=Reading.not_measured("no price", unit="lengths", method="none"),
+            how="predicted and confirmed",
+        )
         for along in ("toward", "away")
     )
     return f.Pushes(

@@ -14,7 +14,9 @@ def dose(site: str, nats: float, prompts: int) -> Dose:
     scale = Reading(0.5, 0.4, 0.6, 0.95, prompts, "classes' distances", None, "stand-in")
     cost = Reading(nats, nats * 0.9, nats * 1.1, 0.95, prompts, "nats per next token", None, "stand-in")
     none = Reading(0.0, 0.0, 0.0, 0.95, prompts, "nats per next token", None, "stand-in")
-    return Dose(site, "all", "stand-in", "stand-in", nats, scale, cost, none, prompts)
+    edge = Reading.not_measured("no price", unit="lengths of the direction", method="stand-in")
+    how = "predicted and confirmed"
+    return Dose(site, "all", "stand-in", "stand-in", nats, scale, cost, none, prompts, cost, edge, how)
 
 
 def trial(

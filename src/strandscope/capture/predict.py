@@ -36,8 +36,7 @@ def next_token_logprobs(
     Raises:
         InputError: the network predicts no tokens from the left, or a row does not fit.
     """
-    if not (subject.anatomy.tokens and subject.anatomy.causal and subject.anatomy.head):
-        raise InputError(f"{subject.name}: predicts no next token; name a left-to-right language model")
+    check_predicts(subject)
     tokens = rows if isinstance(rows, TokenRows) else tokenise(subject, rows)
     edits = dict(edits or {})
     scopes = [scope for pairs in edits.values() for _, scope in pairs]
@@ -54,6 +53,11 @@ def next_token_logprobs(
             result[torch.tensor(batch)] = logits.float().log_softmax(-1).cpu()
     assert result is not None  # examples are never empty
     return result
+
+
+def check_predicts(subject: Subject) -> None:
+    if not (subject.anatomy.tokens and subject.anatomy.causal and subject.anatomy.head):
+        raise InputError(f"{subject.name}: predicts no next token; name a left-to-right language model")
 
 
 def _last_logits(subject: Subject, prefix: Prefix, ids: list[tuple[int, ...]]) -> Tensor:

@@ -120,8 +120,11 @@ def _write(as_json: bool, strand: Any, network: str, made: Any) -> None:
     click.echo(f"plain:\n{visible(made.plain[0])}")
     for one in made.pushed:
         along = one.along if one.along.startswith("random") else f"{one.along} {visible(_end(strand), lines=False)}"
-        cost = f"{brief(one.dose.cost)} nats per next token at {one.dose.site}, {one.dose.positions} positions"
-        click.echo(f"\n{along}, {cost}, {brief(one.dose.scale)} {one.dose.scale.unit}:\n{visible(one.texts[0])}")
+        dose = one.dose
+        cost = f"{brief(dose.cost)} nats per next token (predicted {brief(dose.predicted)})"
+        cost += f" at {dose.site}, {dose.positions} positions"
+        size = f"{brief(dose.scale)} {dose.scale.unit}, {dose.how}"
+        click.echo(f"\n{along}, {cost}, {size}:\n{visible(one.texts[0])}")
 
 
 def _end(strand: Any) -> str:

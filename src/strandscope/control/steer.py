@@ -18,8 +18,9 @@ from ..errors import InputError
 from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
-from .dose import Applied, Bench, Dose, check_wanted, direction_digest, find_dose, network_of
-from .edit import Add
+from .bench import Applied, Bench, network_of
+from .dose import Dose, check_wanted, find_dose
+from .edit import Add, direction_digest
 from .texts import replies
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ def trial(
 
     for name, direction in directions.items():
         told()
-        start = pushed[0].dose.scale.value if pushed else None
-        dose = find_dose(bench, site, direction, nats, positions=positions, start=start or 1.0, report=told)
+        dose = find_dose(bench, site, direction, nats, positions=positions, report=told)
         with _pushed(subject, site, direction, dose, positions):
             pushed.append(Pushed(name, dose, tuple(replies(subject, prompts, max_new_tokens, chat=chat))))
     told()

@@ -141,4 +141,7 @@ def push(along: str, dose: Dose) -> Push:
         cost=dose.cost,
         rounding=dose.rounding,
         prompts=dose.prompts,
+        predicted=dose.predicted,
+        edge=dose.edge,
+        how=dose.how,
     )

@@ -176,7 +176,8 @@ class Push:
     """One dose: along the strand, against it, or along a random direction.
 
     `scale` counts lengths of the direction (along a strand, distances between its classes); `rounding` is the cost of a
-    hundredth of it, which is nearly all rounding.
+    hundredth of it, which is nearly all rounding. `predicted` is the cost at `scale` as the susceptibility foretells it, `edge`
+    the scale up to which that holds within a fifth, and `how` says whether prediction or a search settled the scale.
     """
 
     along: str
@@ -187,6 +188,9 @@ class Push:
     cost: Reading
     rounding: Reading
     prompts: int
+    predicted: Reading
+    edge: Reading
+    how: Literal["predicted and confirmed", "predicted, then corrected", "solved numerically: beyond the edge"]
 
 
 @record

@@ -165,12 +165,12 @@ def _steering(entry: ConceptEntry) -> list[str]:
 
 def _doses(steering: Pushes) -> str:
     rows = [
-        f"| {plain(dose.along)} | {brief(dose.cost)} | {brief(dose.rounding)} | {brief(dose.scale)} {plain(dose.scale.unit)} "
-        f"| {plain(dose.site)}, {plain(dose.positions)} positions |"
+        f"| {plain(dose.along)} | {brief(dose.predicted)} | {brief(dose.cost)} | {brief(dose.rounding)} "
+        f"| {brief(dose.scale)} {plain(dose.scale.unit)}, {dose.how} | {plain(dose.site)}, {plain(dose.positions)} positions |"
         for dose in steering.doses
     ]
-    head = "| along | measured cost (nats per next token) | of it rounding | size | written at |\n| --- | --- | --- | --- | --- |"
-    return "\n".join([head, *rows])
+    head = "| along | predicted cost (nats per next token) | measured | of it rounding | size | written at |\n"
+    return "\n".join([head + "| --- " * 6 + "|", *rows])
 
 
 def _texts(steering: Pushes) -> list[str]:

@@ -1,50 +1,33 @@
-"""A push costs what it says, where it says, and leaves nothing behind: a tiny chat network, against passes of our own."""
+"""A push moves what it says, and leaves nothing behind; what a trial of it shows is what the network then says."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
-import families
-import strandscope as ss
 import tiny_chat
+from pushing import PROMPTS, SITE, given, opened, own_costs, strand_in
 from strandscope.capture.examples import neutral_prompts
-from strandscope.control import dose as dosing
 from strandscope.control import steer as steering
-from strandscope.control.dose import Bench, Dose, direction_digest, find_dose, network_of
+from strandscope.control.bench import Bench, network_of
+from strandscope.control.dose import Dose, find_dose
 from strandscope.control.edit import Add
 from strandscope.control.steer import Steering, trial
 from strandscope.control.texts import replies
 from strandscope.errors import InputError, TrustError
-from strandscope.reading import Reading
 from strandscope.strand.strand import Strand
-from strandscope.subject.attach import Scope, attach, hooks
+from strandscope.subject.attach import attach, hooks
 from strandscope.subject.site import Site
 from strandscope.subject.subject import Subject
-
-SITE = Site("resid", 1)
-PROMPTS = ("hello", "what do you make of the weather today?", "a b c")
-# A beginning that all prompts share, so that doses are measured with it run once, as with a real network's system prompt.
-TEMPLATE = "be kind, be brief.{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
-
-
-def opened(folder: Path, dtype: str = "float32") -> Subject:
-    subject = ss.load(folder, dtype=dtype, check="none")
-    assert subject.tokenizer is not None
-    subject.tokenizer.chat_template = TEMPLATE
-    return subject
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +50,6 @@ def rough(folder: Path) -> Bench:
     return Bench.of(opened(folder, "bfloat16"), 36)
 
 
-def vector(seed: int = 0, length: float = 1.0) -> Tensor:
-    """(32,) a direction at random, of this length."""
-    drawn = torch.randn(32, generator=torch.Generator().manual_seed(seed))
-    return length * drawn / drawn.norm()
-
-
-PATTERN = vector(1, 1.7)
-
-
-def strand_in(subject: Subject, site: Site = SITE) -> Strand:
-    """What is written (pattern) is neither parallel to what is read (basis) nor of unit length, as in a strand that was found."""
-    evidence = Reading.not_measured("made up for a test", unit="AUROC", method="none")
-    basis = vector(1) + 0.4 * vector(2)
-    made = {"pattern": PATTERN[:, None], "basis": (basis / basis.norm())[:, None], "spectrum": torch.ones(1)}
-    about = {"name": "made up", "positive": "yes", "position": "last", "method": "by hand", "offset": torch.tensor([0.3])}
-    return Strand(site=str(site), evidence=evidence, fingerprint=subject.fingerprint, **made, **about)  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module")
 def strand(subject: Subject) -> Strand:
     return strand_in(subject)
@@ -97,328 +62,10 @@ def steer(subject: Subject, strand: Strand, *, dose: Dose | None = None, **how: 
     return steering.steer(subject, strand, dose=dose, **how)
 
 
-def given(scale: float, toward: int = 1, site: str = "resid:1", positions: str = "all") -> Dose:
-    """A dose of this scale for the strand above; its other figures are not looked at."""
-    figure = Reading(scale, scale, scale, 0.95, 1, "lengths of the direction", None, "given")
-    push = direction_digest(toward * PATTERN)
-    return Dose(
-        site=site, positions=positions, network="", push=push, target=1.0, scale=figure, cost=figure, rounding=figure, prompts=1
-    )
-
-
-# --- our own measurement of a cost: each prompt by itself, a hook by hand, KL in float64 ---
-
-
-@contextmanager
-def hooked(subject: Subject, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Block 1 returns `change` of its state."""
-
-    def after(_module: Any, _args: Any, output: Any) -> Any:
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    handle = subject.module.get_submodule("model.layers.1").register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def pushed(step: Tensor, positions: str) -> Callable[[Tensor], Tensor]:
-    def change(state: Tensor) -> Tensor:
-        moved = state.clone()
-        moved[:, slice(-1, None) if positions == "last" else slice(None)] += step.to(state.dtype)
-        return moved
-
-    return change
-
-
-def logprobs(subject: Subject, ids: tuple[int, ...]) -> Tensor:
-    with torch.no_grad():
-        return subject.module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].double().log_softmax(-1)
-
-
-@cache
-def own_plain(subject: Subject, ids: tuple[tuple[int, ...], ...]) -> Tensor:
-    return torch.stack([logprobs(subject, row) for row in ids])
-
-
-def own_costs(subject: Subject, bench: Bench, step: Tensor, positions: str) -> np.ndarray:
-    plain = own_plain(subject, bench.tokens.ids)
-    with hooked(subject, pushed(step, positions)):
-        after = torch.stack([logprobs(subject, ids) for ids in bench.tokens.ids])
-    return (plain.exp() * (plain - after)).sum(-1).numpy()
-
-
-def own_reach(costs: np.ndarray, topics: np.ndarray) -> float:
-    """Half-width of the 95 % interval of a mean, clustered by topic: the sandwich formula, one topic at a time."""
-    names = sorted(set(topics.tolist()))
-    total = sum(float((costs[topics == name] - costs.mean()).sum()) ** 2 for name in names)
-    error = (len(names) / (len(names) - 1) * total) ** 0.5 / len(costs)
-    return float(student.ppf(0.975, len(names) - 1)) * error
-
-
-# --- the edit ---
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_adding_is_done_in_the_dtype_of_the_states(dtype: torch.dtype) -> None:
-    states, direction = torch.randn(5, 7, 32, generator=torch.Generator().manual_seed(3)).to(dtype), vector(0, 3.0)
-    added = Add(direction, 0.25)(states)
-    assert added.dtype == dtype and torch.equal(added, states + (0.25 * direction).to(dtype))
-    if dtype == torch.bfloat16:  # and that is something else than a sum in fp32 that is rounded in the end
-        assert not torch.equal(added, (states.float() + 0.25 * direction).to(dtype))
-
-
-def test_one_edit_serves_states_of_two_dtypes() -> None:
-    edit, states = Add(vector(), 0.5), torch.ones(2, 3, 32)
-    assert edit(states.bfloat16()).dtype == torch.bfloat16
-    assert torch.equal(edit(states), states + 0.5 * vector())
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("positions", ["all", "last"])
-def test_scale_0_changes_no_bit(folder: Path, dtype: str, positions: Any) -> None:
-    subject = opened(folder, dtype)
-    batch = subject.batch(list(subject.probe))
-    with torch.no_grad():
-        plain = subject.module(**batch).logits
-        with attach(subject, edits={SITE: [(Add(vector(0, 50.0), 0.0), Scope(positions=positions))]}):
-            nothing = subject.module(**batch).logits
-        with attach(subject, edits={SITE: [(Add(vector(0, 50.0), 1.0), Scope(positions=positions))]}):
-            something = subject.module(**batch).logits
-    kind = {"float32": torch.int32, "bfloat16": torch.int16}[dtype]
-    assert torch.equal(plain.view(kind), nothing.view(kind))
-    assert not torch.equal(plain, something)
-
-
-# --- the dose ---
-
-
-@pytest.mark.parametrize("positions", ["all", "last"])
-@pytest.mark.parametrize("nats", [0.002, 0.02, 0.2])
-def test_a_dose_costs_what_it_says(subject: Subject, bench: Bench, nats: float, positions: Any) -> None:
-    direction = vector(5, 2.5)
-    dose = find_dose(bench, SITE, direction, nats, positions=positions)
-    assert dose.scale.value is not None and dose.cost.value is not None
-    costs = own_costs(subject, bench, dose.scale.value * direction, positions)
-    assert costs.mean() == pytest.approx(nats, rel=0.0201)
-    assert dose.cost.value == pytest.approx(costs.mean(), rel=1e-3)
-    assert (dose.site, dose.positions, dose.target, dose.prompts) == ("resid:1", positions, nats, 36)
-    reach = own_reach(costs, bench.topics)
-    assert (dose.cost.low, dose.cost.high) == (
-        pytest.approx(max(0.0, costs.mean() - reach), rel=1e-2, abs=1e-5),
-        pytest.approx(costs.mean() + reach, rel=1e-2),
-    )
-
-
-def test_the_two_scopes_cost_differently(subject: Subject, bench: Bench) -> None:
-    """Else the test above would not tell them apart."""
-    everywhere, last = (own_costs(subject, bench, vector(5, 2.5), positions).mean() for positions in ("all", "last"))
-    assert abs(everywhere / last - 1) > 0.1
-
-
-def test_the_scales_interval_is_the_scales_whose_costs_bound_the_costs_interval(subject: Subject, bench: Bench) -> None:
-    dose = find_dose(bench, SITE, vector(), 0.02)
-    scale, cost = dose.scale, dose.cost
-    assert scale.low and scale.value and scale.high and cost.low and cost.high
-    assert scale.low < scale.value < scale.high
-    low, high = (own_costs(subject, bench, end * vector(), "all").mean() for end in (scale.low, scale.high))
-    assert low == pytest.approx(cost.low, rel=0.1) and high == pytest.approx(cost.high, rel=0.1)
-
-
-def test_the_interval_by_topic_holds_the_mean_as_often_as_it_says() -> None:
-    """2,000 sets of 100 costs of 24 topics that differ, skewed as costs are; binomial error of the coverage .005."""
-    draw = np.random.default_rng(0)
-    topics = np.arange(96) % 24
-    held = 0
-    for _ in range(2000):
-        costs = 1 + 0.5 * draw.standard_normal(24)[topics] + 0.3 * (draw.gamma(4.0, 0.25, 96) - 1)
-        held += abs(costs.mean() - 1) <= dosing._reach(costs, topics)
-    assert 0.935 <= held / 2000 <= 0.965
-
-
-def test_doses_grow_with_the_nats(bench: Bench) -> None:
-    scales = [find_dose(bench, SITE, vector(), nats).scale.value for nats in (1e-4, 0.001, 0.01, 0.1, 0.3)]
-    assert scales == sorted(scales) and len(set(scales)) == 5
-
-
-def test_a_longer_direction_needs_a_smaller_scale(bench: Bench) -> None:
-    """Whatever its length: the push itself is the same."""
-    pushes = [find_dose(bench, SITE, vector(0, length), 0.02).scale.value * length for length in (1e-3, 1.0, 1e3)]  # type: ignore[operator]
-    assert pushes == pytest.approx([pushes[1]] * 3, rel=0.03)
-
-
-@pytest.mark.parametrize("positions", ["all", "last"])
-def test_a_small_cost_grows_as_the_square(bench: Bench, positions: Any) -> None:
-    scales = [0.02, 0.04, 0.08]
-    costs = [bench.costs(SITE, Add(vector(), scale), positions).mean() for scale in scales]
-    slope = np.polyfit(np.log(scales), np.log(costs), 1)[0]
-    assert slope == pytest.approx(2, rel=0.05)
-
-
-def test_a_small_cost_is_half_the_squared_scale_times_the_susceptibility(subject: Subject, bench: Bench) -> None:
-    """½c²χ with χ = Var_p[∂ log p], the derivative by central differences of our own passes."""
-    step, chi = 1e-2, []
-    for ids in bench.tokens.ids:
-        with hooked(subject, pushed(step * vector(), "all")):
-            more = logprobs(subject, ids)
-        with hooked(subject, pushed(-step * vector(), "all")):
-            less = logprobs(subject, ids)
-        p, slope = logprobs(subject, ids).exp(), (more - less) / (2 * step)
-        chi.append(float((p * slope.square()).sum() - (p * slope).sum() ** 2))
-    costs = bench.costs(SITE, Add(vector(), 0.04), "all")
-    assert costs == pytest.approx(0.5 * 0.04**2 * np.array(chi), rel=0.1)
-
-
-def test_rounding_is_what_a_hundredth_of_the_push_costs(subject: Subject, bench: Bench, rough: Bench) -> None:
-    """In fp32 next to nothing, about the square of a hundredth; in bf16 many times more."""
-    fine, coarse = find_dose(bench, SITE, vector(), 0.02), find_dose(rough, SITE, vector(), 0.02)
-    assert fine.rounding.value is not None and coarse.rounding.value is not None and fine.scale.value is not None
-    costs = own_costs(subject, bench, 0.01 * fine.scale.value * vector(), "all")
-    assert fine.rounding.value == pytest.approx(costs.mean(), rel=0.1)
-    assert coarse.rounding.value > 5 * fine.rounding.value
-
-
-def test_a_dose_of_which_too_much_is_rounding_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The share allowed is put just above and far below what this network has, which is less than a ten-thousandth."""
-    monkeypatch.setattr(dosing, "TOO_ROUGH", 2e-4)
-    find_dose(bench, SITE, vector(), 0.02)
-    monkeypatch.setattr(dosing, "TOO_ROUGH", 1e-5)
-    with pytest.raises(TrustError, match=r"^nats: got 0\.02, but at resid:1 rounding in float32 alone costs .* ask for more$"):
-        find_dose(bench, SITE, vector(), 0.02)
-
-
-@pytest.mark.parametrize("nats", [5e-5, 1e-5, 1e-6, 1e-7, 1e-9])
-def test_a_dose_so_small_that_all_of_it_is_rounding_is_refused(rough: Bench, nats: float) -> None:
-    """Also where a hundredth of the push is rounded away and costs nothing, and where no scale costs so little."""
-    with pytest.raises(
-        TrustError, match=r"^nats: got \S+, but .*rounding in bfloat16.*; ask for more, or load the network in float32"
-    ):
-        find_dose(rough, SITE, vector(), nats)
-
-
-@pytest.mark.parametrize("nats", [0.02, 1e-3, 3e-4])
-def test_a_dose_in_bf16_that_is_not_refused_is_the_dose_in_fp32(bench: Bench, rough: Bench, nats: float) -> None:
-    fine, coarse = (find_dose(each, SITE, vector(), nats).scale.value for each in (bench, rough))
-    assert coarse == pytest.approx(fine, rel=0.1)
-
-
-def test_nobody_is_told_to_go_to_the_dtype_he_has(bench: Bench) -> None:
-    with pytest.raises(TrustError, match=r"rounding in float32.*; ask for more$"):
-        find_dose(bench, SITE, vector(), 1e-15)
-
-
-@pytest.mark.parametrize("nats", [0, -0.02, float("nan"), float("inf"), -float("inf")])
-def test_nats_that_are_no_cost_are_refused(bench: Bench, nats: float) -> None:
-    with pytest.raises(InputError, match=rf"^nats: got {nats}, wanted a cost above 0, such as 0\.02$"):
-        find_dose(bench, SITE, vector(), nats)
-
-
-def test_nats_out_of_reach_are_refused_with_what_was_reached(bench: Bench) -> None:
-    with pytest.raises(InputError, match=r"^nats: got 50, but pushing at resid:1 reached \d\S* nats in 24 tries; ask for fewer$"):
-        find_dose(bench, SITE, vector(), 50)
-
-
-def test_a_push_that_breaks_the_network_is_refused(bench: Bench) -> None:
-    with pytest.raises(TrustError, match="made the network's output NaN or infinite; ask for fewer nats"):
-        find_dose(bench, SITE, vector(0, 1e38), 0.02, start=10.0)
-
-
-@pytest.mark.parametrize("direction", [torch.zeros(32), vector(0, float("nan")), vector(0, float("inf"))])
-def test_what_is_no_direction_is_refused(bench: Bench, direction: Tensor) -> None:
-    with pytest.raises(InputError, match=r"^direction: got zeros, NaN or infinities, wanted one finite vector"):
-        find_dose(bench, SITE, direction, 0.02)
-    with pytest.raises(InputError, match=r"^direction: got shape \(1, 32\), wanted one finite vector"):
-        find_dose(bench, SITE, vector()[None], 0.02)
-
-
-def test_a_bench_of_one_prompt_is_refused(subject: Subject) -> None:
-    with pytest.raises(InputError, match=r"^prompts: got 1, wanted at least 2"):
-        Bench.of(subject, 1)
-
-
-def test_positions_that_are_none_are_refused(subject: Subject, bench: Bench, strand: Strand) -> None:
-    with pytest.raises(InputError, match=r"^positions: got 'first', wanted 'all' or 'last'$"):
-        find_dose(bench, SITE, vector(), 0.02, positions="first")  # type: ignore[arg-type]
-    wrong = steer(subject, strand, dose=given(0.8), positions="first")  # type: ignore[arg-type]
+def test_positions_that_are_none_are_refused(subject: Subject, strand: Strand) -> None:
+    wrong = steer(subject, strand, dose=given(0.8), positions="first")
     with pytest.raises(InputError, match=r"^positions: got 'first', wanted 'all' or 'last'$"), wrong:
         pass
-
-
-@pytest.mark.parametrize("width", [1, 31, 33])
-def test_a_direction_of_another_width_is_refused(bench: Bench, width: int) -> None:
-    """Of width 1 too, which would be added to every coordinate."""
-    with pytest.raises(
-        InputError, match=rf"^direction: got one of width {width}, the states here have 32; find the strand again"
-    ):
-        find_dose(bench, SITE, torch.ones(width), 0.02)
-
-
-@pytest.mark.parametrize("start", [1e-3, 1.0, 1e3])
-def test_where_the_search_starts_does_not_matter(bench: Bench, start: float) -> None:
-    dose, usual = find_dose(bench, SITE, vector(), 0.02, start=start), find_dose(bench, SITE, vector(), 0.02)
-    assert dose.scale.value == pytest.approx(usual.scale.value, rel=0.025)
-    assert dose.cost.value == pytest.approx(0.02, rel=0.02)
-
-
-def test_the_search_reports_each_of_its_tries(bench: Bench) -> None:
-    seen: list[int] = []
-    find_dose(bench, SITE, vector(), 0.02, report=lambda: seen.append(len(seen)))
-    assert len(seen) > 2
-
-
-def test_a_search_over_many_prompts_begins_on_few_and_ends_on_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = find_dose(bench, SITE, vector(), 0.02)
-    monkeypatch.setattr(dosing, "FEW", 8)
-    few = bench.some(8)
-    assert len(set(few.topics.tolist())) == len(few.prompts) == 8 and bench.some(19) is bench
-    assert all(torch.equal(few.plain[i], bench.plain[bench.prompts.ids.index(name)]) for i, name in enumerate(few.prompts.ids))
-    asked: list[int] = []
-    costs = Bench.costs
-    monkeypatch.setattr(Bench, "costs", lambda self, *a: (asked.append(len(self.prompts)), costs(self, *a))[1])
-    dose = find_dose(bench, SITE, vector(), 0.02)
-    assert asked == sorted(asked) and set(asked) == {8, 36} and asked.count(36) <= 4
-    assert dose.prompts == 36 and dose.cost.value == pytest.approx(0.02, rel=0.02)
-    assert dose.scale.value == pytest.approx(whole.scale.value, rel=0.025)
-    assert dose.scale.low == pytest.approx(whole.scale.low, rel=0.1)
-
-
-def test_a_network_that_takes_no_text_has_no_neutral_dose() -> None:
-    with pytest.raises(
-        InputError, match=r"takes no text, and doses are measured on neutral prompts; push by a scale of your own"
-    ):
-        Bench.of(ss.load(families.llama(), check="none"))
-
-
-# --- the prompts it is measured on ---
-
-
-@pytest.fixture
-def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is not asked what it says: which prompts are chosen is all that is looked at."""
-    monkeypatch.setattr(dosing, "next_token_logprobs", lambda *_: torch.empty(0))
-
-
-@pytest.mark.parametrize("count", [30, 36, 75])
-def test_a_bench_spreads_over_topics_and_keeps_the_order(subject: Subject, count: int, unheard: None) -> None:
-    bench, everything = Bench.of(subject, count), neutral_prompts()
-    counts = Counter(row.group for row in bench.prompts.rows)
-    assert len(bench.prompts) == count and len(counts) == 30 and max(counts.values()) - min(counts.values()) <= 1
-    places = [everything.ids.index(row) for row in bench.prompts.ids]
-    assert places == sorted(set(places))
-
-
-def test_a_bench_is_drawn_by_its_seed_alone(subject: Subject, unheard: None) -> None:
-    first, again, other = (Bench.of(subject, 40, seed).prompts.ids for seed in (1, 1, 2))
-    assert first == again != other
-    assert Bench.of(subject).prompts.ids == Bench.of(subject, 900).prompts.ids == neutral_prompts().ids
-
-
-def test_every_prompt_has_its_turn(subject: Subject) -> None:
-    """Over seeds each prompt is drawn about as often as any other: none is always in, none never."""
-    topics = neutral_prompts().groups
-    drawn = Counter(int(row) for seed in range(400) for row in dosing._spread(topics, 60, np.random.default_rng(seed)))
-    assert len(drawn) == 300 and min(drawn.values()) > 45 and max(drawn.values()) < 120  # 80 expected, standard deviation 8
 
 
 # --- steering ---

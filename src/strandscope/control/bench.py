@@ -1,0 +1,143 @@
+"""Neutral prompts made ready to measure costs on: what the plain network says after each, against what it says under an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..capture.derivative import directional
+from ..capture.examples import Examples, neutral_prompts
+from ..capture.predict import next_token_logprobs
+from ..capture.tokens import TokenRows, tokenise
+from ..capture.variants import under_edits
+from ..errors import InputError, TrustError
+from ..laws.price import divergence, susceptibility
+from ..provenance import numpy_generator
+from ..subject.attach import Edit, Scope
+from ..subject.site import Site
+from .edit import Add, check_width
+
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
+
+Applied = Literal["all", "last"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Neutral prompts made ready to measure costs on, and what the plain network says after each."""
+
+    subject: Subject
+    prompts: Examples
+    tokens: TokenRows
+    plain: Tensor  # log-probabilities (prompts, vocabulary)
+
+    @classmethod
+    def of(cls, subject: Subject, prompts: int = 300, seed: int = 0, chat: bool | None = None) -> Bench:
+        """So many of the project's neutral prompts, drawn by `seed` and spread over all topics.
+
+        Args:
+            chat: whether they are asked as chats, or stand as plain texts; None is a chat where the network has a template.
+
+        Raises:
+            InputError: fewer than 2 prompts, or a network that predicts no next token or takes no such rows.
+        """
+        if subject.tokenizer is None:
+            raise InputError(
+                f"{subject.name} takes no text, and doses are measured on neutral prompts; "
+                "push by a scale of your own, with attach and an Add"
+            )
+        if prompts < 2:
+            raise InputError(f"prompts: got {prompts}, wanted at least 2, for a mean with an interval")
+        chosen = neutral_prompts(subject.chats if chat is None else chat)
+        if prompts < len(chosen):
+            chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
+        tokens = tokenise(subject, chosen)
+        return cls(subject, chosen, tokens, next_token_logprobs(subject, tokens))
+
+    def some(self, count: int) -> Bench:
+        """The same bench with `count` of its prompts, from all topics; itself where it holds not twice as many."""
+        if len(self.prompts) < 2 * count:
+            return self
+        rows = _spread(self.topics, count, numpy_generator(0, "some of the prompts"))
+        return Bench(
+            self.subject, self.prompts.subset(rows), self.tokens.subset(rows.tolist()), self.plain[torch.as_tensor(rows)]
+        )
+
+    def rows_of(self, some: Bench) -> NDArray[np.int64]:
+        """Where the prompts of `some` stand in this bench."""
+        place = {name: row for row, name in enumerate(self.prompts.ids)}
+        return np.array([place[name] for name in some.prompts.ids])
+
+    @property
+    def network(self) -> str:
+        return network_of(self.subject)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.subject.dtype).removeprefix("torch.")
+
+    @property
+    def topics(self) -> NDArray[np.int64]:
+        return self.prompts.groups
+
+    def costs(self, site: Site, edit: Edit, positions: Applied) -> NDArray[np.float64]:
+        """KL(p₀ ‖ p_c) of each prompt, in nats."""
+        edited = next_token_logprobs(self.subject, self.tokens, {site: [(edit, Scope(positions=positions))]})
+        return _finite(divergence(self.plain, edited), site, edit)
+
+    def costs_of(self, site: Site, edits: Sequence[Edit], positions: Applied) -> NDArray[np.float64]:
+        """KL(p₀ ‖ p) under each edit by itself (edits, prompts), in nats; at the last position each context is run once."""
+        if positions != "last":
+            return np.stack([self.costs(site, edit, positions) for edit in edits])
+        found = np.empty((len(edits), len(self.prompts)))
+        for rows, number, said in under_edits(self.subject, self.tokens, site, edits):
+            found[number, rows] = _finite(divergence(self.plain[rows], said), site, edits[number])
+        return found
+
+    def susceptibility(self, site: Site, direction: Tensor, positions: Applied) -> NDArray[np.float64]:
+        """χ of each prompt: a push of size c along the direction, in that scope, costs ½c²χ nats as c goes to 0."""
+        check_width(direction, self.subject.port(site).width)
+        said, slope = directional(self.subject, self.tokens, {site: [(direction, Scope(positions=positions))]})
+        found = susceptibility(said, slope)
+        if not bool(np.isfinite(found).all()):
+            raise TrustError(f"the derivative along the direction at {site} is NaN or infinite; load the network in float32")
+        return found
+
+
+def _finite(costs: NDArray[np.float64], site: Site, edit: Edit) -> NDArray[np.float64]:
+    if not bool(np.isfinite(costs).all()):
+        size = f" with scale {edit.scale:g}" if isinstance(edit, Add) else ""
+        raise TrustError(f"the edit at {site}{size} made the network's output NaN or infinite; ask for fewer nats")
+    return costs
+
+
+def _spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """`count` rows at random, from every topic as alike in number as can be, in the order in which they stand."""
+    order = generator.permutation(len(topics))
+    turn = np.empty(len(topics), dtype=np.int64)  # a row's turn within its topic
+    for topic in np.unique(topics):
+        rows = order[topics[order] == topic]
+        turn[rows] = np.arange(len(rows))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
+
+
+def check_positions(positions: str) -> None:
+    if positions not in get_args(Applied):
+        raise InputError(f"positions: got {positions!r}, wanted 'all' or 'last'")
+
+
+def finer(dtype: str) -> str:
+    """What to do about rounding; nothing for who has the finer dtype already."""
+    return "" if dtype in ("float32", "float64") else ", or load the network in float32 (dtype=, --dtype)"
+
+
+def network_of(subject: Subject) -> str:
+    """Fingerprint and dtype: the network in which a dose or a price is good."""
+    return f"{subject.fingerprint} {subject.dtype}"
