@@ -128,7 +128,12 @@ def centred(draw: Draw) -> Outcome:
     "span(e₀, e₁)",
     Bands(error=0.1),
     (1, 3, 10),
-    Mutation("the point's own part forgotten", kernels.gradients, "if kernel.radial:", "if False:"),
+    Mutation(
+        "the metric without its first update",
+        rfm._update,
+        "made = Symmetric(matrix, agop.basis, spec.diagonal)",
+        "made = Symmetric(torch.eye(len(matrix)).to(matrix), agop.basis, spec.diagonal)",
+    ),
     source="AGOP of x₀x₁ is diag(1, 1, 0, …)",
     unit="of the top two eigenvectors outside",
 )

@@ -18,6 +18,7 @@ from .registry import STANDARDS, standard
 from .standard import Mode, Outcome, Standard
 
 Progress = Callable[[str, int, int], None]
+_BROKEN = (ArithmeticError, ValueError, RuntimeError, IndexError, TypeError)  # what a slip can do to arithmetic and shapes
 PARTS = 20  # into which a standard's repetitions are cut for several processes
 
 
