@@ -11,7 +11,6 @@ Probabilities, entropies and draws are computed in float64 from the logits as th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -169,29 +168,32 @@ class Head:
     module: nn.Module
     norms: Tensor
 
-    def read(self, given: Tensor, made: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None] | None:
-        """(hidden state, slope) with their graph, or None where this is no head of that kind.
+    def read(self, given: Tensor, made: Tensor, place: tuple[int, ...], logits: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """(hidden state, slope) at a place, the state with its graph; None where this is no head of that kind.
 
         Args:
-            given, made: what the head took and returned at the place looked at, (D) and (V). logits: the network's answer there.
+            given, made: what the head took (…, D) and returned (…, V). logits: the network's answer at the place.
         """
         weight, bias = self.module.weight, getattr(self.module, "bias", None)
         assert isinstance(weight, Tensor)
-        if given.shape != weight.shape[1:] or made.shape != logits.shape or not given.requires_grad:
+        hidden, scores = given[place], made[place]
+        if hidden.shape != weight.shape[1:] or scores.shape != logits.shape or not hidden.requires_grad:
             return None
         with torch.no_grad():
-            product = nn.functional.linear(given, weight, bias)
-            near = 64 * torch.finfo(made.dtype).eps * float(made.abs().max())
-            if not torch.allclose(product, made, rtol=0, atol=max(near, 1e-30)):
+            product = nn.functional.linear(hidden, weight, bias)
+            near = 64 * torch.finfo(scores.dtype).eps * float(scores.abs().max())
+            if not torch.allclose(product, scores, rtol=0, atol=max(near, 1e-30)):
                 return None
-        if logits is made or torch.equal(logits.detach(), made.detach()):
-            return given, None
+        if torch.equal(logits.detach(), scores.detach()):
+            return hidden, None
         slope = _pulled(logits, made, torch.ones_like(logits))
-        mixed = torch.linspace(-1, 1, len(logits), dtype=logits.dtype, device=logits.device)
-        mixed = mixed[torch.randperm(len(mixed), generator=torch_generator(0, "head")).to(mixed.device)]
-        if slope is None or not torch.allclose(_pulled(logits, made, mixed), mixed * slope, rtol=1e-4, atol=1e-7):  # type: ignore[arg-type]
+        mixed = torch.randn(len(logits), generator=torch_generator(0, "head")).to(logits)
+        if slope is None:
             return None
-        return given, slope.detach()
+        both = _pulled(logits, made, mixed)
+        wanted = torch.zeros_like(made)
+        wanted[place] = mixed.to(made) * slope[place]
+        return (hidden, slope[place]) if both is not None and torch.allclose(both, wanted, rtol=1e-3, atol=1e-6) else None
 
 
 def _pulled(logits: Tensor, made: Tensor, cotangent: Tensor) -> Tensor | None:
@@ -199,7 +201,3 @@ def _pulled(logits: Tensor, made: Tensor, cotangent: Tensor) -> Tensor | None:
         return None
     (found,) = torch.autograd.grad(logits, made, cotangent, retain_graph=True, allow_unused=True)
     return found
-
-
-def chunks(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, count, size))

@@ -45,13 +45,14 @@ _HELD = 1 << 22  # of these times cached positions, at most: what attention hold
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """A context's pass. `states` (d) by site, in fp32 or better; `readout` is its answer."""
+    """A context's pass. `states` (d) by site, in fp32 or better; `readout` is its answer; `live` the states in the graph."""
 
     row: int
     name: str
     states: Mapping[Site, Tensor]
     readout: Readout
     zeros: Mapping[Site, Tensor]
+    live: Mapping[Site, Tensor]
     at_once: int  # gradients pulled together; 0: one after another
 
     def pull(self, cotangents: Tensor) -> dict[Site, Tensor]:
@@ -60,16 +61,30 @@ class Tape:
         Raises:
             InputError: the output does not depend on a site. TrustError: a gradient is NaN or infinite.
         """
-        output, sites = self.readout.output, list(self.zeros)
-        cotangents = cotangents.to(output.dtype)
+        return self._pulled(self.readout.output, list(self.zeros), cotangents)
+
+    def between(self, earlier: Site, later: Site, cotangents: Tensor) -> Tensor:
+        """For each cotangent (K, d') at the state of a later site, the gradient with respect to that of an earlier one: (K, d).
+
+        Raises:
+            InputError: the later state does not depend on the earlier, or stands at several positions.
+        """
+        state = self.live[later]
+        if state.numel() != state.shape[-1]:
+            raise InputError(
+                f"site {later}: its state stands at several positions, and a Jacobian is between two; name one position"
+            )
+        return self._pulled(state.flatten(), [earlier], cotangents)[earlier]
+
+    def _pulled(self, output: Tensor, sites: Sequence[Site], cotangents: Tensor) -> dict[Site, Tensor]:
+        inputs = [self.zeros[site] for site in sites]
+        cotangents = cotangents.to(output.device, output.dtype)
         parts: list[tuple[Tensor | None, ...]] = []
         for part in cotangents.split(self.at_once or 1):
             given, batched = (part, True) if self.at_once else (part[0], False)
             with warnings.catch_warnings():  # told to those who would write batching rules: some operations run one by one
                 warnings.filterwarnings("ignore", message=".*batching rule.*")
-                found = torch.autograd.grad(
-                    output, list(self.zeros.values()), given, retain_graph=True, is_grads_batched=batched, allow_unused=True
-                )
+                found = torch.autograd.grad(output, inputs, given, retain_graph=True, is_grads_batched=batched, allow_unused=True)
             parts.append(tuple(None if grad is None else grad if batched else grad[None] for grad in found))
         return {site: self._joined(site, [part[number] for part in parts]) for number, site in enumerate(sites)}
 
@@ -183,6 +198,7 @@ class _Taker:
     def _taken(self, number: int, name: str, inputs: Mapping[str, Any], at_once: int, within: Any) -> Tape:
         subject = self.subject
         zeros: dict[Site, Tensor] = {}
+        live: dict[Site, Tensor] = {}
         states: dict[Site, Tensor] = {}
         seen: list[tuple[Tensor, Tensor]] = []
         moments: list[Moment] = []
@@ -192,7 +208,7 @@ class _Taker:
                 seen.append((args[0], output))
 
         scope = Scope(positions="all" if self.position == "mean" else "last" if self.position == "last" else (self.position,))
-        edits: Edits = {site: [(_Zero(site, zeros), scope)] for site in self.sites}
+        edits: Edits = {site: [(_Zero(site, zeros, live), scope)] for site in self.sites}
         reads = {site: _Look(site, scope, states, moments) for site in self.sites}
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
@@ -203,7 +219,7 @@ class _Taker:
             answer = scores(attached.run(**inputs))
         self._check(name, zeros, states)
         readout = self._readout(name, answer, seen, moments[-1])
-        return Tape(number, name, states, readout, zeros, at_once)
+        return Tape(number, name, states, readout, zeros, live, at_once)
 
     def _check(self, name: str, zeros: Mapping[Site, Tensor], states: Mapping[Site, Tensor]) -> None:
         for site in self.sites:
@@ -223,8 +239,7 @@ class _Taker:
             raise InputError(f"row {name}: the answer of {self.subject.name} has no gradient at any site (it runs under no_grad)")
         plain = logits.detach().double()
         if self.head is not None and len(seen) == 1 and logits.dim() == 1 and seen[0][1].shape == answer.shape:
-            given, made = seen[0]
-            read = self.head.read(given[place], made[place], logits)
+            read = self.head.read(*seen[0], place, logits)
             if read is not None:
                 return Readout(read[0], plain, self.head.module.weight, read[1], norms=self.head.norms)  # type: ignore[arg-type]
         return Readout(logits, plain, noise=self.noise)
@@ -248,10 +263,12 @@ class _Zero:
 
     site: Site
     zeros: dict[Site, Tensor]
+    live: dict[Site, Tensor]
 
     def __call__(self, state: Tensor) -> Tensor:
         self.zeros[self.site] = state.new_zeros(state.shape[-1]).requires_grad_()
-        return state + self.zeros[self.site]
+        self.live[self.site] = state + self.zeros[self.site]
+        return self.live[self.site]
 
 
 @dataclass(frozen=True, eq=False)
