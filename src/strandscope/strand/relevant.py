@@ -1,7 +1,7 @@
 """How many directions a labelled quantity depends on: a non-iterated, cross-fitted AGOP against a null that is refitted.
 
-An iterated RFM cannot say: each update multiplies by M on both sides, and its spectrum ends near rank one whatever the truth. So
-the kernel here keeps M = I. Folds of whole groups are left out in turn; a kernel ridge machine is fitted to the others, its
+An iterated RFM cannot say: each update multiplies by M on both sides, and where the ridge binds its spectrum ends at rank one
+whatever the truth. So the kernel here keeps M = I. Folds of whole groups are left out in turn; a kernel ridge machine is fitted to the others, its
 bandwidth and ridge chosen by closed-form leave-one-out among them, and its gradients are taken at the rows left out. Their mean
 outer product has eigenvalues λ_1 ≥ λ_2 ≥ …, none of which is 0 in a finite sample. So they are tested in turn:
 

@@ -7,8 +7,9 @@ be (sites, rows, d). With fewer rows than dimensions everything happens in the s
 follows stay: nothing d × d is ever made. Nothing is drawn at random, and the order of rows matters to rounding alone.
 
 What it promises: a system that cannot be solved is said to be (`outcomes`), and no other solver takes its place.
-What it does not know: how many directions matter. AGOP_{t+1} = M_{t+1} E[g gᵀ] M_{t+1}, so each iteration sharpens the spectrum
-as a power iteration does, and with s = 1 it ends near rank one whatever the truth; `relevant.relevant_dimension` measures that.
+What it does not know: how many directions matter. AGOP_{t+1} = M_{t+1} E[g gᵀ] M_{t+1}: while the machine can still fit, the next
+solve gives back what M took away, but where the ridge binds each update sharpens the spectrum as a power iteration does, and
+ends at rank one whatever the truth. `relevant.relevant_dimension` measures it.
 """
 
 from __future__ import annotations
