@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from . import detection, lawful, machines, spectra
+from . import composed, detection, geometry, lawful, machines, spectra, streams
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
@@ -11,6 +11,9 @@ STANDARDS: tuple[Standard, ...] = (
     *spectra.STANDARDS,
     *machines.STANDARDS,
     *lawful.STANDARDS,
+    *geometry.STANDARDS,
+    *composed.STANDARDS,
+    *streams.STANDARDS,
 )
 
 _BY_NAME = {case.name: case for case in STANDARDS}

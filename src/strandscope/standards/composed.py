@@ -1,0 +1,202 @@
+"""Standards of metrics that are composed or shared: free composition, depth, overlap, the coverage curve of planted strands."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..laws import overlap as overlap_laws
+from ..laws import sharing, strands
+from ..laws.overlap import overlap_law
+from ..laws.sharing import contest, missing_mass
+from ..laws.strands import depth, free_composition, free_log
+from ..statistics.spectrum import overlap, participation_of
+from ..strand import library, mixture
+from ..strand.mixture import coverage
+from .mutation import Mutation
+from .spectra import rotation
+from .standard import Bands, Draw, Outcome, case
+
+
+def _spread(draw: Draw, d: int) -> Tensor:
+    """Eigenvalues of a Wishart-like spectrum of its own."""
+    return torch.as_tensor(draw.numpy.gamma(0.5, size=d))
+
+
+def _turned(draw: Draw, values: Tensor) -> Tensor:
+    """A matrix of these eigenvalues in general position."""
+    basis = rotation(draw, len(values), len(values))
+    return (basis * values) @ basis.T
+
+
+@case(
+    "free composition of random matrices",
+    "laws.strands.free_log",
+    "1/PR_F = 1/PR_A + 1/PR_J − 1/d, up to a share of 1/d",
+    Bands(bias=0.005),
+    (20, 40, 200),
+    Mutation("the ambient dimension forgotten", free_log, "- 1 / width", ""),
+    source="participation of JᵀAJ itself",
+    unit="log",
+)
+def free(draw: Draw) -> Outcome:
+    """A and J of gamma-distributed spectra in general position, d = 300; all three participation ratios exact."""
+    a = _turned(draw, _spread(draw, 300))
+    j = _spread(draw, 300).sqrt()
+    measured = math.log(participation_of(j[:, None] * a * j[None]))
+    logs = [np.array(math.log(participation_of(matrix))) for matrix in (a, torch.diag(j.square()))]
+    return Outcome(float(free_log(logs[0], logs[1], 300)), measured)
+
+
+@case(
+    "free composition, the law's interval",
+    "laws.strands.free_composition",
+    "measured/predicted 1.5",
+    Bands(bias=0.0, coverage=0.95),
+    (60, 120, 2000),
+    Mutation(
+        "contexts of a group taken as independent",
+        strands._mean,
+        "np.bincount(np.unique(groups, return_inverse=True)[1], logs - mean)",
+        "logs - mean",
+    ),
+    source="planted",
+    unit="log",
+)
+def excess(draw: Draw) -> Outcome:
+    """24 groups of 2 contexts whose log ratios share a shift; output and Jacobian of random dimension."""
+    generator, groups = draw.numpy, np.repeat(np.arange(24), 2)
+    output, jacobian = np.log(generator.uniform(3, 8, 48)), np.log(generator.uniform(20, 60, 48))
+    ratio = math.log(1.5) + 0.3 * generator.normal(size=24)[groups] + 0.2 * generator.normal(size=48)
+    response = ratio - np.log(np.exp(-output) + np.exp(-jacobian) - 1 / 100)
+    found = free_composition(
+        response, jacobian, output, 100, "planted", generator=generator, groups=list(map(str, groups)), draws=16
+    )
+    return Outcome.of(found.ratio, 1.5, logarithm=True)
+
+
+@case(
+    "depth, products of random Jacobians",
+    "laws.strands.depth",
+    "d/PR − 1 adds over blocks",
+    Bands(bias=0.02),
+    (6, 12, 60),
+    Mutation("the end counted as a block without its own", depth, "width * np.exp(-jacobians[-1])", "width"),
+    source="participation of the products themselves",
+    unit="log",
+)
+def stacked(draw: Draw) -> Outcome:
+    """Six contexts of three blocks and an end in general position, d = 100; every participation ratio exact."""
+    jacobians, blocks = np.empty((4, 6)), np.empty((3, 6))
+    for context in range(6):
+        parts = [torch.diag((0.3 + _spread(draw, 100)).sqrt()) @ rotation(draw, 100, 100).T for _ in range(4)]
+        product = torch.eye(100, dtype=torch.float64)
+        for site in range(3, -1, -1):
+            product = product @ parts[site]  # from site to output: parts after it act later
+            jacobians[site, context] = math.log(participation_of(product.T @ product))
+            if site < 3:
+                blocks[site, context] = math.log(participation_of(parts[site].T @ parts[site]))
+    sites = ("a", "b", "c", "end")
+    found = depth(jacobians, blocks, 100, sites, generator=draw.numpy, probes=8)
+    return Outcome.of(found.ratio, 1.0, logarithm=True)
+
+
+@case(
+    "overlap foretold from few contexts",
+    "laws.overlap.overlap_law",
+    "measured/predicted 1",
+    Bands(bias=0.05, coverage=0.95),
+    (40, 80, 2000),
+    Mutation("the few stand among the many", overlap_laws._test, "np.setdiff1d(np.arange(len(inverse)), few)", "few"),
+    source="contexts drawn alike",
+    unit="log",
+)
+def foretold(draw: Draw) -> Outcome:
+    """80 contexts of 16 rows, d = 24, F = w e₀e₀ᵀ + (1 − w) vvᵀ: 24 of them foretell the other 56."""
+    share = torch.as_tensor(draw.numpy.random(80))[:, None, None]
+    own = draw.normal(80, 1, 24)
+    own = own / own.norm(dim=-1, keepdim=True)
+    rows = (1 - share).sqrt() * draw.normal(80, 16, 1) * own
+    rows[..., 0] += (share.sqrt() * draw.normal(80, 16, 1))[..., 0]
+    seen = overlap(rows)
+    found = overlap_law(seen.local.numpy(), seen.matrix.numpy(), "planted", generator=draw.numpy)
+    return Outcome.of(found.ratio, 1.0, logarithm=True)
+
+
+def discrete(draw: Draw, contexts: int, types: int, rank: int, d: int, draws: int) -> Tensor:
+    """Gradients (contexts, draws, d): each context has one of `types` strands, all equally likely."""
+    bases = torch.stack([rotation(draw, d, rank) for _ in range(types)])
+    which = torch.as_tensor(draw.numpy.integers(0, types, contexts))
+    return draw.normal(contexts, draws, rank) @ bases[which].mT + 0.02 * draw.normal(contexts, draws, d)
+
+
+def smooth(draw: Draw, contexts: int, rank: int, d: int, draws: int) -> Tensor:
+    """Gradients of strands that turn smoothly with two angles of each context."""
+    turns = torch.stack([_skew(draw, d), _skew(draw, d)])
+    start = rotation(draw, d, rank)
+    angles = torch.as_tensor(draw.numpy.uniform(-1, 1, (contexts, 2)))
+    bases = torch.linalg.matrix_exp((angles[:, :, None, None] * turns).sum(1)) @ start
+    return draw.normal(contexts, draws, rank) @ bases.mT + 0.05 * draw.normal(contexts, draws, d)
+
+
+def _skew(draw: Draw, d: int) -> Tensor:
+    half = draw.normal(d, d)
+    return (half - half.T) * (2.0 / d**0.5)
+
+
+@case(
+    "library of planted strands",
+    "laws.sharing.contest",
+    "discrete",
+    Bands(error=0.0),
+    (1, 2, 10),
+    Mutation("types never missing", missing_mass, "np.exp(gammaln(b + n)", "0 * np.exp(gammaln(b + n)"),
+    Mutation("swapped: the theories' scores", contest, "float(value[1, 0] - value[0, 0])", "float(value[0, 0] - value[1, 0])"),
+    source="planted",
+    unit="wrong verdicts",
+)
+def planted(draw: Draw) -> Outcome:
+    """100 contexts, each with one of 40 strands of rank 3 in 60 dimensions."""
+    rows = discrete(draw, 100, 40, 3, 60, 24)
+    return Outcome(float(contest(coverage(rows, generator=draw.numpy, rank=3, neighbours=2)).verdict != "discrete"))
+
+
+@case(
+    "smooth family of strands",
+    "laws.sharing.contest",
+    "smooth",
+    Bands(error=0.0),
+    (1, 2, 10),
+    Mutation("neighbours never nearer", sharing.nearer, "(1 + density * ratio)", "(1 + density + 0 * ratio)"),
+    Mutation("the farthest strands for the nearest", library._nearest, "-power[part]", "power[part]"),
+    source="planted",
+    unit="wrong verdicts",
+)
+def family(draw: Draw) -> Outcome:
+    """100 contexts whose strands of rank 3 in 60 dimensions turn with two angles."""
+    rows = smooth(draw, 100, 3, 60, 24)
+    return Outcome(float(contest(coverage(rows, generator=draw.numpy, rank=3, neighbours=2)).verdict != "smooth"))
+
+
+@case(
+    "coverage of a known library",
+    "strand.mixture.coverage",
+    "missing (1 − 1/T)^N",
+    Bands(bias=0.04, coverage=0.95),
+    (8, 16, 2000),
+    Mutation("a context stands in its own library", mixture.coverage, "order[block[order] != block[one]] for", "order for"),
+    source="Good–Turing, equal weights",
+    unit="share",
+)
+def known(draw: Draw) -> Outcome:
+    """48 contexts, each with one of 20 strands of rank 2 in 100 dimensions: what the nearest of 30 lack of the ceiling."""
+    rows = discrete(draw, 48, 20, 2, 100, 16)
+    found = coverage(rows, generator=draw.numpy, rank=2, neighbours=2, sizes=(30,), blocks=12, repeats=1)
+    held = found.missing()[30]
+    return Outcome.of(held, (1 - 1 / 20) ** 30)
+
+
+STANDARDS = (free, excess, stacked, foretold, planted, family, known)
