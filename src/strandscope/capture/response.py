@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,11 +29,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..provenance import torch_generator
 from ..subject.attach import edited
 from .exact import Exact as Exact
 from .exact import exact as exact
 from .readout import entropy_of, output_participation, temper
-from .tape import At, tapes
+from .tape import At, Tape, tapes
 
 if TYPE_CHECKING:
     from ..subject.site import Site
@@ -46,7 +48,10 @@ _SHARE = 0.8  # of the machine's memory that may be asked for
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """One context: what `Responses` holds of it, without the leading axis."""
+    """One context: what `Responses` holds of it, without the leading axis.
+
+    `steps[site]`, where asked for, are rows of the Jacobian from that site to the next of those named (probes, d).
+    """
 
     row: int
     gradients: Mapping[Site, Tensor]
@@ -56,6 +61,7 @@ class Response:
     scale: float
     output: tuple[float, float]
     width: int  # D, of the output at which A stands
+    steps: Mapping[Site, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,15 +194,20 @@ def stream(
     output: bool = False,
     position: At = "last",
     noise: float | None = None,
+    steps: bool = False,
     seed: int = 0,
 ) -> Iterator[Response]:
-    """Each context's response in the order of `examples`; only one is ever held. Arguments as for `respond`."""
+    """Each context's response in the order of `examples`; only one is ever held. Arguments as for `respond`.
+
+    Args:
+        steps: also as many probes of the Jacobian from each site to the next one named; sites are then named in order of depth.
+    """
     if draws < _FEWEST:
         raise InputError(f"draws: got {draws}, wanted at least {_FEWEST} for each context, such as 64")
     if probes < 0:
         raise InputError(f"probes: got {probes}, wanted 0 or more")
     targets = _targets(entropy, len(examples), noise)
-    return _stream(subject, examples, subject.sites(at), draws, probes, targets, output, position, noise, seed)
+    return _stream(subject, examples, subject.sites(at), draws, probes, targets, output, position, noise, steps, seed)
 
 
 def _stream(
@@ -209,6 +220,7 @@ def _stream(
     output: bool,
     position: At,
     noise: float | None,
+    steps: bool,
     seed: int,
 ) -> Iterator[Response]:
     for tape in tapes(subject, examples, sites, position, noise):
@@ -227,7 +239,18 @@ def _stream(
             scale,
             output_participation(*readout.factor(scale)) if output else (float("nan"), float("nan")),
             readout.width,
+            _steps(tape, sites, probes, seed, row) if steps else {},
         )
+
+
+def _steps(tape: Tape, sites: Sequence[Site], probes: int, seed: int, row: str) -> dict[Site, Tensor]:
+    """Rows of the Jacobian from each site to the next, each from probes of its own."""
+    made = {}
+    for earlier, later in pairwise(sites):
+        generator = torch_generator(seed, "response steps", str(later), row)
+        cotangents = torch.randn(probes, tape.live[later].shape[-1], generator=generator)
+        made[earlier] = tape.between(earlier, later, cotangents)
+    return made
 
 
 def _targets(entropy: Tensor | None, contexts: int, noise: float | None) -> list[float] | None:
