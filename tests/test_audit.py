@@ -17,6 +17,7 @@ from strandscope.errors import InputError
 from strandscope.report import stages
 from strandscope.report.asked import packs
 from strandscope.report.finding import Pushes, Report, as_json, from_json
+from strandscope.report.markdown import markdown
 from strandscope.statistics.resample import holm
 
 TOLD = ss.Examples.from_rows(tiny_chat.rows(told=True), name="told")
@@ -34,6 +35,7 @@ TRIAL = stages.trial
 @pytest.fixture(autouse=True)
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
+    monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
 
 
 def settled(report: Report) -> dict[str, Any]:
@@ -236,3 +238,14 @@ def test_the_module_is_the_verb() -> None:
     import strandscope.audit
 
     assert callable(strandscope.audit) and ss.audit is strandscope.audit
+
+
+def test_the_certificate_stands_in_the_report_or_is_said_to_be_missing(subject: ss.Subject) -> None:
+    told = ss.audit(subject, [TOLD])
+    lines = {line.name: line.verdict for line in told.report.certificate.standards}
+    assert (told.report.certificate.verdict, lines) == ("red", {"one case": "green", "another": "red"})
+    page = markdown(told.report)
+    assert "1 of 2 standards met on this machine. Figures of these estimators cannot be trusted here:" in page
+    assert "**another** (an estimator): off by 3" in page
+    bare = ss.audit(subject, [TOLD], calibrate=False).report
+    assert bare.certificate.status == "not measured" and "Certificate: not measured (it was not asked for)" in markdown(bare)

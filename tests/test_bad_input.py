@@ -31,6 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
+    monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
 
 
 def refused(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:

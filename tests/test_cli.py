@@ -43,6 +43,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
+    monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
 
 
 def python(code: str, *, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from strandscope.control.dose import Dose
 from strandscope.control.steer import Pushed, Steering
 from strandscope.reading import Reading
+from strandscope.standards.certificate import Certificate, Line
 
 
 def dose(site: str, nats: float, prompts: int) -> Dose:
@@ -40,3 +41,15 @@ def trial(
     names = [*along, *(f"random {number}" for number in range(1, n_random + 1))]
     pushed = tuple(Pushed(name, one, (f"said {name}",) * len(prompts)) for name in names)
     return Steering(strand.name, strand.site, chat is not False, tuple(prompts), ("said plain",) * len(prompts), pushed)
+
+
+def certificate(**_: Any) -> Certificate:
+    """What standards.certificate.certificate returns, without a run: one standard met, one missed."""
+    shared = {"about": "", "truth": "", "source": "", "unit": "", "kinds": ("bias",), "bias_error": 0.1, "worst": None}
+    shared |= {"coverage_band": None, "false_positive_rate": None, "alarm_band": None, "refused": 0.0, "repetitions": 5}
+    shared |= {"slips": None, "seconds": 0.1, "wanted": 1.0, "coverage": None}
+    lines = (
+        Line(name="one case", estimator="an estimator", bias=0.0, verdict="green", reasons=(), **shared),
+        Line(name="another", estimator="an estimator", bias=3.0, verdict="red", reasons=("off by 3",), **shared),
+    )
+    return Certificate(lines, "quick", {}, {}, "2026-11-26T00:00:00+00:00", "0" * 64, 0.2)

@@ -27,10 +27,19 @@ from .progress import note, progress
 @options.seed
 @click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
 @click.option("--no-steer", is_flag=True, help="Leave out the texts before and after a push.")
+@click.option("--no-calibrate", is_flag=True, help="Leave out the certificate of the estimators on this machine.")
 @options.as_json
 @options.opening
 def audit(
-    model: str, concepts: tuple[str, ...], out: str, seed: int, quick: bool, no_steer: bool, as_json: bool, **opening: Any
+    model: str,
+    concepts: tuple[str, ...],
+    out: str,
+    seed: int,
+    quick: bool,
+    no_steer: bool,
+    no_calibrate: bool,
+    as_json: bool,
+    **opening: Any,
 ) -> None:
     """Which concepts can be read in MODEL, where, with what certainty, and what happens when one is pushed on.
 
@@ -59,8 +68,9 @@ def audit(
             seed=seed,
             quick=quick,
             steer=not no_steer,
+            calibrate=not no_calibrate,
             progress=report,
-            command=_command(model, concepts, out, seed, quick, no_steer, opening),
+            command=_command(model, concepts, out, seed, quick, no_steer, no_calibrate, opening),
         )
     if as_json:
         options.write_json(plain(done.report))
@@ -70,11 +80,19 @@ def audit(
 
 
 def _command(
-    model: str, concepts: tuple[str, ...], out: str, seed: int, quick: bool, no_steer: bool, opening: dict[str, Any]
+    model: str,
+    concepts: tuple[str, ...],
+    out: str,
+    seed: int,
+    quick: bool,
+    no_steer: bool,
+    no_calibrate: bool,
+    opening: dict[str, Any],
 ) -> str:
     """The command that gives this report again."""
     words = ["strandscope", "audit", model, *[word for name in concepts for word in ("--concept", name)], "--out", out]
-    words += ["--seed", str(seed)] + ["--quick"] * quick + ["--no-steer"] * no_steer + ["--offline"] * bool(opening["offline"])
+    words += ["--seed", str(seed)] + ["--quick"] * quick + ["--no-steer"] * no_steer
+    words += ["--no-calibrate"] * no_calibrate + ["--offline"] * bool(opening["offline"])
     for name in ("dtype", "device", "revision"):
         words += [f"--{name}", opening[name]] if opening[name] not in ("auto", None) else []
     return shlex.join(words)

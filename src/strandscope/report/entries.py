@@ -8,6 +8,7 @@ from typing import Any
 
 from ..control.dose import Dose
 from ..control.steer import Steering
+from ..standards.certificate import Certificate as Issued
 from ..strand.describe import Description, Vocabulary
 from ..strand.find import Found
 from ..strand.strand import Strand
@@ -16,6 +17,7 @@ from ..subject.subject import Subject
 from .asked import Asked
 from .finding import (
     Anatomy,
+    Certificate,
     Curve,
     Data,
     Line,
@@ -25,6 +27,7 @@ from .finding import (
     Push,
     Pushes,
     Readings,
+    StandardEntry,
     StrandEntry,
     SubjectEntry,
     Texts,
@@ -48,6 +51,29 @@ def subject_entry(subject: Subject, checks: Sequence[Check]) -> SubjectEntry:
             sites=tuple(kind for kind in ("embed", "resid", "attn", "mlp") if any(anatomy.paths(kind))),
         ),
         selfcheck=tuple(Line(name=check.name, status=check.status, detail=check.detail) for check in checks),
+    )
+
+
+def certificate(issued: Issued) -> Certificate:
+    return Certificate(
+        status="measured",
+        verdict=issued.verdict,
+        mode=issued.mode,
+        date=issued.date,
+        sources=issued.sources,
+        standards=tuple(
+            StandardEntry(
+                name=line.name,
+                estimator=line.estimator,
+                bias=line.bias,
+                coverage=line.coverage,
+                false_positive_rate=line.false_positive_rate,
+                repetitions=line.repetitions,
+                verdict=line.verdict,
+                reasons=line.reasons,
+            )
+            for line in issued.standards
+        ),
     )
 
 

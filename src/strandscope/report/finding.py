@@ -67,11 +67,30 @@ class SubjectEntry:
 
 
 @record
-class Certificate:
-    """Whether the estimators were calibrated against planted truths on this machine."""
+class StandardEntry:
+    """A case with a known answer and what an estimator gave on it; a figure is None where nothing is claimed of it."""
 
-    status: Literal["not measured"]
-    reason: str
+    name: str
+    estimator: str
+    bias: float | None
+    coverage: float | None
+    false_positive_rate: float | None
+    repetitions: int
+    verdict: Literal["green", "red"]
+    reasons: tuple[str, ...] = ()
+
+
+@record
+class Certificate:
+    """Whether the estimators were right on cases with a known answer, by this code on this machine."""
+
+    status: Literal["measured", "not measured"]
+    reason: str = ""
+    verdict: Literal["green", "red"] | None = None
+    mode: str = ""
+    date: str = ""
+    sources: str = ""
+    standards: tuple[StandardEntry, ...] = ()
 
 
 @record

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import table
-from .finding import ConceptEntry, Finding, Meaning, Pushes, Report, TokenRow, Unmeasured, Word
+from .finding import Certificate, ConceptEntry, Finding, Meaning, Pushes, Report, TokenRow, Unmeasured, Word
 from .text import fenced, plain, sparkline
 from .verdict import brief
 
@@ -61,12 +61,29 @@ def _subject(report: Report) -> list[str]:
     lines = [
         f"{plain(anatomy.family)}, {anatomy.blocks} blocks of width {anatomy.width}, {subject.dtype} on {plain(subject.device)}, "
         f"fingerprint `{subject.fingerprint}`.",
-        f"Certificate: {report.certificate.status} ({report.certificate.reason}).",
+        _certificate(report.certificate),
     ]
     checks = "\n".join(
         f"- {line.name}: {line.status}{f' ({plain(line.detail)})' if line.detail else ''}" for line in subject.selfcheck
     )
     return ["## The network", *lines, f"Its selfcheck, line by line:\n\n{checks}"]
+
+
+def _certificate(made: Certificate) -> str:
+    """What the estimators gave on cases with a known answer, in a line; the whole of it is in report.json."""
+    if made.status == "not measured":
+        return f"Certificate: not measured ({plain(made.reason)})."
+    met = sum(line.verdict == "green" for line in made.standards)
+    when = f"{plain(made.mode)}, {plain(made.date[:10])}"
+    text = f"Certificate ({when}): {met} of {len(made.standards)} standards met on this machine."
+    red = [
+        f"- **{plain(one.name)}** ({plain(one.estimator)}): {plain('; '.join(one.reasons))}"
+        for one in made.standards
+        if one.verdict == "red"
+    ]
+    if not red:
+        return text
+    return f"{text} Figures of these estimators cannot be trusted here:\n\n" + "\n".join(red)
 
 
 def _concept(report: Report, entry: ConceptEntry) -> list[str]:

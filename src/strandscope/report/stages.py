@@ -19,13 +19,14 @@ from ..capture.record import capture
 from ..control.steer import trial
 from ..errors import InputError, TrustError
 from ..provenance import digest, versions
+from ..standards.certificate import certificate
 from ..strand.find import find
 from ..strand.strand import Strand
 from ..subject.port import scores
 from ..subject.subject import Subject
 from . import entries
 from .asked import Asked
-from .finding import Meaning, Measured, Pushes, Unmeasured
+from .finding import Certificate, Meaning, Measured, Pushes, Unmeasured
 from .kept import Kept
 
 TELLING = 8  # rows, half the first and half the longest, whose states tell one network from another with the same weights
@@ -78,6 +79,12 @@ class Stages:
     pushing: Pushing
     progress: Progress | None
     behaviours: dict[str, str] = field(default_factory=dict)  # by concept
+
+    def certify(self, wanted: bool) -> Certificate:
+        """What the estimators give on cases with a known answer: how far the figures of this report can be believed."""
+        if not wanted:
+            return Certificate(status="not measured", reason="it was not asked for")
+        return entries.certificate(certificate(progress=self.say))
 
     def find(self, asked: Asked) -> tuple[Measured, Strand]:
         """States at every block, and the concept in them."""
