@@ -379,5 +379,5 @@ def test_a_bench_is_drawn_by_its_seed_alone(subject: Subject, unheard: None) -> 
 def test_every_prompt_has_its_turn(subject: Subject) -> None:
     """Over seeds each prompt is drawn about as often as any other: none is always in, none never."""
     topics = neutral_prompts().groups
-    drawn = Counter(int(row) for seed in range(400) for row in benches._spread(topics, 60, np.random.default_rng(seed)))
+    drawn = Counter(int(row) for seed in range(400) for row in benches.spread(topics, 60, np.random.default_rng(seed)))
     assert len(drawn) == 300 and min(drawn.values()) > 45 and max(drawn.values()) < 120  # 80 expected, standard deviation 8

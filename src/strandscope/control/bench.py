@@ -57,15 +57,20 @@ class Bench:
             raise InputError(f"prompts: got {prompts}, wanted at least 2, for a mean with an interval")
         chosen = neutral_prompts(subject.chats if chat is None else chat)
         if prompts < len(chosen):
-            chosen = chosen.subset(_spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
-        tokens = tokenise(subject, chosen)
-        return cls(subject, chosen, tokens, next_token_logprobs(subject, tokens))
+            chosen = chosen.subset(spread(chosen.groups, prompts, numpy_generator(seed, "dose prompts")))
+        return cls.on(subject, chosen)
+
+    @classmethod
+    def on(cls, subject: Subject, prompts: Examples) -> Bench:
+        """Rows of one's own, whose groups are the topics."""
+        tokens = tokenise(subject, prompts)
+        return cls(subject, prompts, tokens, next_token_logprobs(subject, tokens))
 
     def some(self, count: int) -> Bench:
         """The same bench with `count` of its prompts, from all topics; itself where it holds not twice as many."""
         if len(self.prompts) < 2 * count:
             return self
-        rows = _spread(self.topics, count, numpy_generator(0, "some of the prompts"))
+        rows = spread(self.topics, count, numpy_generator(0, "some of the prompts"))
         return Bench(
             self.subject, self.prompts.subset(rows), self.tokens.subset(rows.tolist()), self.plain[torch.as_tensor(rows)]
         )
@@ -118,7 +123,7 @@ def _finite(costs: NDArray[np.float64], site: Site, edit: Edit) -> NDArray[np.fl
     return costs
 
 
-def _spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """`count` rows at random, from every topic as alike in number as can be, in the order in which they stand."""
     order = generator.permutation(len(topics))
     turn = np.empty(len(topics), dtype=np.int64)  # a row's turn within its topic

@@ -37,6 +37,7 @@ TOO_ROUGH = 0.25  # share of the wanted cost that rounding may make up
 SMALL = 0.01  # nats up to which a cost that is not the predicted one is taken for rounding: the square law holds there
 CLOSE = 0.02  # relative distance of the measured cost from the wanted one at which the search ends
 MOST = 24  # evaluations before the search gives up
+APART = 0.05  # of log scales: nearer ones tell more of rounding than of the slope (in bfloat16 a cost jitters by some per cent)
 FEW = 48  # prompts on which a scale is corrected before many more are measured
 
 Floats = NDArray[np.float64]
@@ -250,8 +251,9 @@ def _next(scale: float, excess: float, slope: float, low: float, high: float) ->
 
 
 def _slope(tried: dict[float, float], scale: float) -> float:
-    """d log cost / d log scale near the scale found, from the nearest other scale tried; 2 if it was the only one."""
-    others = [s for s in tried if s != scale and tried[s] > 0]
+    """d log cost / d log scale near the scale found, from the nearest other scale tried; 2 if none lies far enough for rounding
+    not to be what differs."""
+    others = [s for s in tried if abs(math.log(s / scale)) > APART and tried[s] > 0]
     if not others or tried[scale] <= 0:
         return 2.0
     nearest = min(others, key=lambda s: abs(math.log(s / scale)))
