@@ -1,0 +1,354 @@
+"""What a push costs: χ, the next two orders and the edge against closed forms, in a softmax model and in a tiny network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import families
+import strandscope as ss
+import tiny_chat
+from pushing import SITE, hooked, logprobs, opened, own_costs, pushed, vector
+from strandscope.capture.derivative import directional
+from strandscope.capture.predict import next_token_logprobs
+from strandscope.capture.variants import under_edits
+from strandscope.control.bench import Bench
+from strandscope.control.edit import Add
+from strandscope.control.price import first_half, price
+from strandscope.errors import InputError
+from strandscope.laws.price import (
+    Costs,
+    divergence,
+    edge_of,
+    expand,
+    foretell,
+    half_width,
+    judge_edge,
+    measure_edge,
+    passage,
+    susceptibility,
+)
+from strandscope.subject.attach import Scope
+from strandscope.subject.site import Site
+from strandscope.subject.subject import Subject
+
+# --- a linear softmax model: logits z + c·s, whose KL is the generating function of the cumulants of s under p ---
+
+
+def softmax_model(rows: int = 60, words: int = 9, seed: int = 0) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Logits z (rows, words), their slopes s = Wv along the push, and the rows' topics."""
+    draw = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(rows, words, generator=draw, dtype=torch.float64),
+        torch.randn(rows, words, generator=draw, dtype=torch.float64),
+        np.arange(rows) % 12,
+    )
+
+
+def cumulants(z: Tensor, s: Tensor) -> np.ndarray:
+    """κ₂, κ₃, κ₄ (3, rows) of s under softmax(z), from central moments."""
+    p = z.softmax(-1)
+    away = s - (p * s).sum(-1, keepdim=True)
+    second, third, fourth = ((p * away**k).sum(-1).numpy() for k in (2, 3, 4))
+    return np.stack([second, third, fourth - 3 * second**2])
+
+
+def softmax_costs(z: Tensor, s: Tensor, topics: np.ndarray, sizes: np.ndarray) -> Costs:
+    plain = z.log_softmax(-1)
+    up, down = (np.stack([divergence(plain, (z + sign * float(size) * s).log_softmax(-1)) for size in sizes]) for sign in (1, -1))
+    return Costs(sizes, up, down, susceptibility(plain, s), topics)
+
+
+def test_chi_is_the_variance_of_the_logits_slopes() -> None:
+    """χ = vᵀWᵀ(diag p − ppᵀ)Wv; whether the slope is that of the logits or of the log-probabilities does not matter."""
+    z, s, _ = softmax_model()
+    p = z.softmax(-1)
+    wanted = [float(row @ (torch.diag(q) - torch.outer(q, q)) @ row) for q, row in zip(p, s, strict=True)]
+    assert susceptibility(z.log_softmax(-1), s) == pytest.approx(wanted, rel=1e-12)
+    assert susceptibility(z.log_softmax(-1), s - (p * s).sum(-1, keepdim=True)) == pytest.approx(wanted, rel=1e-12)
+    assert susceptibility(z.log_softmax(-1), s)[0] == pytest.approx(cumulants(z, s)[0][0], rel=1e-12)
+
+
+def test_chi_takes_words_that_cannot_come() -> None:
+    logprobs = torch.tensor([[0.5, 0.5, 0.0]]).log()
+    assert susceptibility(logprobs, torch.tensor([[1.0, -1.0, float("nan")]])) == pytest.approx([1.0])
+
+
+def test_a_and_b_are_the_third_and_fourth_cumulants() -> None:
+    """KL(c) = ½κ₂c² + κ₃c³/6 + κ₄c⁴/24 + …, so the ratio of means has a = Σκ₃/3Σκ₂ and b = Σκ₄/12Σκ₂."""
+    z, s, topics = softmax_model()
+    second, third, fourth = cumulants(z, s).sum(1)
+    for sizes, close in ((np.array([0.02, 0.04]), 1e-5), (np.array([0.1, 0.2]), 3e-3)):
+        a, b = expand(sizes, *(side[None] for side in softmax_costs(z, s, topics, sizes).ratios()))
+        assert (float(a[0]), float(b[0])) == (
+            pytest.approx(third / 3 / second, rel=close, abs=close / 10),
+            pytest.approx(fourth / 12 / second, rel=close),
+        )
+
+
+def test_the_expansion_is_extrapolated_to_no_push_at_all() -> None:
+    """Richardson: the error falls as the fourth power of the size, not as the square."""
+    z, s, topics = softmax_model()
+    second, third, _ = cumulants(z, s).sum(1)
+    errors = []
+    for small in (0.05, 0.1, 0.2):
+        sizes = np.array([small, 2 * small])
+        (a,), _ = expand(sizes, *(side[None] for side in softmax_costs(z, s, topics, sizes).ratios()))
+        errors.append(abs(float(a) - third / 3 / second))
+    assert np.polyfit(np.log([0.05, 0.1, 0.2]), np.log(errors), 1)[0] == pytest.approx(4, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "wanted"),
+    [
+        (0.1, 0.0, 2.0),
+        (-0.1, 0.0, 2.0),
+        (0.0, 0.2, 1.0),
+        (0.0, -0.2, 1.0),
+        (1.0, -1.0, 0.2 / ((1 + math.sqrt(0.2)) / 2)),  # rises to 1.25, and passes 1.2 on its way up
+        (0.5, -0.5, (1 + math.sqrt(2.6)) / 2),  # rises to 1.125 only, and leaves at 0.8
+        (0.0, 0.0, math.inf),
+    ],
+)
+def test_the_edge_is_where_the_ratio_first_leaves_the_band(a: float, b: float, wanted: float) -> None:
+    found = float(edge_of(a, b))
+    assert found == pytest.approx(wanted, rel=1e-12)
+    if math.isfinite(found):
+        sizes = np.linspace(0, found, 10_001)[1:-1]
+        assert np.abs(a * sizes + b * sizes**2).max() < 0.2
+        assert abs(a * found + b * found**2) == pytest.approx(0.2)
+
+
+def test_edges_of_many_at_once_are_those_of_each() -> None:
+    draw = np.random.default_rng(0)
+    a, b = draw.standard_normal((2, 200))
+    assert edge_of(a, b) == pytest.approx([float(edge_of(x, y)) for x, y in zip(a, b, strict=True)])
+
+
+def test_a_passage_is_found_between_two_sizes() -> None:
+    sizes = np.array([1.0, 2.0, 4.0, 8.0])
+    up = passage(sizes, np.array([1.0, 1.1, 1.3, 1.0]))[0]
+    down = passage(sizes, np.array([1.0, 0.9, 0.5, 1.0]))[0]
+    assert (up, down) == (pytest.approx(2 * 2**0.5), pytest.approx(2 * 2**0.25))
+    assert passage(sizes, np.array([[1.0, 1.1, 1.19, 0.81], [0.7, 1.0, 1.0, 1.0]])).tolist() == [math.inf, 1.0]
+
+
+def test_the_edge_is_predicted_on_some_rows_and_found_on_others() -> None:
+    """A softmax model again: the law is consistent, its control violated, and the opposite direction has an edge of its own."""
+    z, s, topics = softmax_model(900, seed=4)
+    s = s.exp()  # skewed, so that a is not 0
+    topics = np.arange(900) % 24
+    costs = softmax_costs(z, s, topics, np.geomspace(0.02, 3, 30))
+    for seen in (costs, costs.opposite):
+        first = topics < 12
+        told = foretell(seen.of(first).at(np.array([0, 4])), np.random.default_rng(0), "test")
+        found = judge_edge("here", told, 12, seen.of(~first), np.random.default_rng(1))
+        assert found.verdict == "consistent" and found.control.verdict == "passed", found.ratio
+        assert told.edge.low and told.edge.value and told.edge.high and told.edge.low < told.edge.value < told.edge.high
+    misled = foretell(_wider(costs).of(first), np.random.default_rng(0), "test")
+    wrong = judge_edge("here", misled, 12, costs.of(~first), np.random.default_rng(1))
+    assert wrong.verdict == "violated"
+
+
+def _wider(costs: Costs) -> Costs:
+    """Small doses whose third order is a fifth of what it is."""
+    small = costs.at(np.array([0, 4]))
+    mean = (small.up + small.down) / 2
+    return Costs(small.sizes, mean + (small.up - mean) / 5, mean + (small.down - mean) / 5, small.chi, small.topics)
+
+
+def test_the_cost_at_the_edge_is_the_ratio_times_the_square() -> None:
+    z, s, topics = softmax_model(120)
+    costs = softmax_costs(z, s.exp(), topics, np.array([0.02, 0.04]))
+    told = foretell(costs, np.random.default_rng(0), "test")
+    assert told.edge.value is not None and told.nats.value is not None
+    factor = told.nats.value / (0.5 * told.edge.value**2 * costs.chi.mean())
+    assert abs(factor - 1) == pytest.approx(0.2)
+
+
+def test_an_edge_beyond_the_largest_size_is_not_measured() -> None:
+    z, s, topics = softmax_model()
+    reading, _ = measure_edge(softmax_costs(z, s, topics, np.array([0.001, 0.002, 0.003])), np.random.default_rng(0), "test")
+    assert reading.status == "not measured" and "up to the largest size tried, 0.003" in reading.reason
+
+
+def test_the_interval_of_a_holds_it_as_often_as_it_says() -> None:
+    """500 samples of 12 topics from a population whose a is known; binomial error of the coverage .01."""
+    z, s, _ = softmax_model(20_000, seed=1)
+    s, sizes = s.exp(), np.array([0.05, 0.1])
+    everything = softmax_costs(z, s, np.arange(20_000), sizes)
+    truth = float(expand(sizes, *(side[None] for side in everything.ratios()))[0][0])
+    draw, held = np.random.default_rng(0), 0
+    for _ in range(500):
+        rows = draw.choice(20_000, 120, replace=False)
+        told = foretell(replace(everything.of(rows), topics=np.arange(120) % 12), draw, "test")
+        assert told.a.low is not None and told.a.high is not None
+        held += told.a.low <= truth <= told.a.high
+    assert 0.92 <= held / 500 <= 0.98
+
+
+def test_the_interval_of_a_mean_by_topic_holds_it_as_often_as_it_says() -> None:
+    """2,000 sets of 96 costs of 24 topics that differ, skewed as costs are; binomial error of the coverage .005."""
+    draw = np.random.default_rng(0)
+    topics = np.arange(96) % 24
+    held = 0
+    for _ in range(2000):
+        costs = 1 + 0.5 * draw.standard_normal(24)[topics] + 0.3 * (draw.gamma(4.0, 0.25, 96) - 1)
+        held += abs(costs.mean() - 1) <= half_width(costs, topics)
+    assert 0.935 <= held / 2000 <= 0.965
+
+
+def test_costs_that_do_not_fit_are_refused() -> None:
+    z, s, topics = softmax_model()
+    good = softmax_costs(z, s, topics, np.array([0.1, 0.2]))
+    with pytest.raises(InputError, match=r"^costs: got .*, wanted \(sizes, rows\) = \(2, 59\) and a topic for each row$"):
+        Costs(good.sizes, good.up, good.down, good.chi[:-1], good.topics)
+    with pytest.raises(InputError, match=r"^costs: got sizes \[0.0, 0.2\], wanted finite ones above 0$"):
+        Costs(np.array([0.0, 0.2]), good.up, good.down, good.chi, good.topics)
+    with pytest.raises(InputError, match=r"^small doses: got sizes \[0.1\], wanted two that differ$"):
+        foretell(good.at(np.array([0])), np.random.default_rng(0), "test")
+    with pytest.raises(InputError, match=r"^topics: got 3, wanted at least 4"):
+        foretell(Costs(good.sizes, good.up, good.down, good.chi, topics % 3), np.random.default_rng(0), "test")
+
+
+# --- the same in a network ---
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_chat.save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def subject(folder: Path) -> Subject:
+    return opened(folder)
+
+
+@pytest.fixture(scope="module")
+def bench(subject: Subject) -> Bench:
+    return Bench.of(subject, 60)
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_the_derivative_is_that_of_central_differences(folder: Path, positions: Any) -> None:
+    """In float64, so that the differences are good to nine digits; passes of our own, each row by itself."""
+    fine = opened(folder, "float64")
+    bench = Bench.of(fine, 12)
+    plain, slope = directional(fine, bench.tokens, {SITE: [(vector(), Scope(positions=positions))]})
+    for row, ids in enumerate(bench.tokens.ids):
+        ends = []
+        for step in (1e-4, -1e-4):
+            with hooked(fine, pushed(step * vector(), positions)):
+                ends.append(logprobs(fine, ids))
+        assert torch.allclose(plain[row].double(), logprobs(fine, ids), atol=1e-6)
+        assert torch.allclose(slope[row].double(), (ends[0] - ends[1]) / 2e-4, atol=1e-6)
+    assert float(slope.abs().max()) > 1e-2
+
+
+def test_derivatives_of_several_sites_add(subject: Subject, bench: Bench) -> None:
+    tokens = bench.tokens.subset(range(4))
+    moves = {Site("resid", 0): [(vector(1), Scope())], SITE: [(vector(2), Scope(positions="last"))]}
+    together = directional(subject, tokens, moves)[1]
+    apart = sum(directional(subject, tokens, {site: pairs})[1] for site, pairs in moves.items())
+    assert torch.allclose(together, apart, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_network_without_such_a_derivative_is_told(subject: Subject, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> Tensor:
+        raise NotImplementedError("Trying to use forward AD with _foo that does not support it\nmore")
+
+    monkeypatch.setattr("strandscope.capture.derivative.next_token_logprobs", refuses)
+    with pytest.raises(InputError, match=r"has no forward-mode derivative \(Trying to use forward AD with _foo .* support it\);"):
+        directional(subject, bench.tokens, {SITE: [(vector(), Scope())]})
+
+
+def test_many_edits_of_the_last_position_are_each_by_itself(subject: Subject, bench: Bench) -> None:
+    """Rows of several lengths, in passes that hold fewer tokens than there are rows and edits."""
+    edits = [Add(vector(seed), scale) for seed, scale in ((0, 0.5), (1, -2.0), (2, 0.0))]
+    seen = set()
+    for rows, number, said in under_edits(subject, bench.tokens, SITE, edits, batch_rows=7):
+        wanted = next_token_logprobs(subject, bench.tokens, {SITE: [(edits[number], Scope(positions="last"))]})[rows]
+        assert torch.allclose(said, wanted, atol=1e-5)
+        seen |= {(row, number) for row in rows}
+    assert seen == {(row, number) for row in range(60) for number in range(3)}
+
+
+def test_where_contexts_cannot_be_kept_every_edit_takes_whole_rows(subject: Subject, bench: Bench) -> None:
+    """A foreign hook could tell the passes apart."""
+    tokens, edits = bench.tokens.subset(range(5)), [Add(vector(), 0.5)]
+    lengths: list[int] = []
+    handle = subject.module.register_forward_pre_hook(
+        lambda _m, _a, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    ((rows, number, said),) = under_edits(subject, tokens, SITE, edits)
+    handle.remove()
+    assert (rows, number) == (list(range(5)), 0) and min(lengths) > 1
+    ((_, _, kept),) = list(under_edits(subject, bench.tokens.subset([0]), SITE, edits))
+    assert torch.allclose(said[:1], kept, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_chi_of_a_network_is_what_small_pushes_cost(subject: Subject, bench: Bench, positions: Any) -> None:
+    chi = bench.susceptibility(SITE, vector(), positions)
+    costs = sum(own_costs(subject, bench, sign * 0.05 * vector(), positions) for sign in (1, -1)) / 2  # the odd order cancels
+    assert costs == pytest.approx(0.5 * 0.05**2 * chi, rel=0.02)
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_a_price_says_what_pushes_cost(subject: Subject, bench: Bench, positions: Any) -> None:
+    """The curve against passes of our own; a and b against costs of pushes ten times the small doses' inverse."""
+    found = price(bench, SITE, vector(), positions)
+    assert (found.site, found.positions, found.prompts, found.chi.n) == ("resid:1", positions, 60, 60)
+    clear = [point for point in found.curve if not point.rounded]
+    assert len(found.curve) >= 16 and found.curve[-1].size / found.curve[0].size > 0.9e5
+    for point in clear[::4]:
+        for side, sign in ((point.toward, 1), (point.away, -1)):
+            assert side.value == pytest.approx(
+                own_costs(subject, bench, sign * point.size * vector(), positions).mean(), rel=2e-3
+            )
+    assert found.chi.value is not None and found.a.value is not None and found.edge.value is not None
+    first = first_half(bench.topics)
+    assert found.a.n == int(first.sum()) and found.toward.reading.n == int((~first).sum())
+    chi = bench.susceptibility(SITE, vector(), positions)[first].mean()
+    size = 0.1 / float(np.sqrt(chi))
+    ends = [own_costs(subject, bench, sign * size * vector(), positions)[first].mean() for sign in (1, -1)]
+    assert found.a.value == pytest.approx((ends[0] - ends[1]) / (0.5 * size**2 * chi) / 2 / size, rel=0.1)
+    assert found.toward.verdict in ("consistent", "underpowered") and found.rounding < 1e-6
+
+
+def test_the_halves_share_no_topic_and_do_not_depend_on_the_order(bench: Bench) -> None:
+    first = first_half(bench.topics)
+    assert set(bench.topics[first]).isdisjoint(bench.topics[~first]) and abs(first.mean() - 0.5) < 0.1
+    order = np.random.default_rng(0).permutation(len(first))
+    assert first_half(bench.topics[order]).tolist() == first[order].tolist()
+
+
+def test_small_doses_that_rounding_hides_are_not_measured(folder: Path) -> None:
+    found = price(Bench.of(opened(folder, "bfloat16"), 36), SITE, vector(), "last")
+    for reading in (found.a, found.b, found.edge, found.nats, found.toward.ratio):
+        assert reading.status == "not measured" and "rounding in bfloat16 costs up to" in reading.reason
+    assert found.toward.verdict == "out of domain" and found.chi.value is not None and found.rounding > 1e-5
+    assert any(point.rounded for point in found.curve) and not found.curve[-1].rounded
+
+
+def test_a_direction_or_a_site_that_is_none_is_refused(bench: Bench) -> None:
+    with pytest.raises(InputError, match=r"^direction: got zeros, NaN or infinities"):
+        price(bench, SITE, torch.zeros(32))
+    with pytest.raises(InputError, match=r"^direction: got one of width 31, the states here have 32"):
+        price(bench, SITE, torch.ones(31))
+    with pytest.raises(InputError, match=r"site resid:9 does not exist"):
+        price(bench, "resid:9", vector())
+    with pytest.raises(InputError, match=r"^positions: got 'mean', wanted 'all' or 'last'$"):
+        price(bench, SITE, vector(), "mean")  # type: ignore[arg-type]
+
+
+def test_a_network_that_says_nothing_next_has_no_derivative(bench: Bench) -> None:
+    with pytest.raises(InputError, match="predicts no next token"):
+        directional(ss.load(families.mlp(), check="none"), bench.tokens, {SITE: [(vector(), Scope())]})
