@@ -2,8 +2,8 @@
 
 The pass they are held to is one of 64 tokens, its loss the next token's log-probability at each, its gradient taken with respect
 to the embedded tokens (not to the weights, which would take it longer). The context is in the cache before the clock starts: what
-putting it there costs is a line of its own. Re-running the context for a site is one pass over 64 copies of it, logits at the last
-token only, and its gradient at the middle block.
+putting it there costs is a line of its own. Re-running the context for a site is one pass over 64 copies of it, logits at the
+last token only, and its gradient at the middle block.
 """
 
 from __future__ import annotations
