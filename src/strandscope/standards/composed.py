@@ -67,10 +67,10 @@ def free(draw: Draw) -> Outcome:
     unit="log",
 )
 def excess(draw: Draw) -> Outcome:
-    """24 groups of 2 contexts whose log ratios share a shift; output and Jacobian of random dimension."""
-    generator, groups = draw.numpy, np.repeat(np.arange(24), 2)
-    output, jacobian = np.log(generator.uniform(3, 8, 48)), np.log(generator.uniform(20, 60, 48))
-    ratio = math.log(1.5) + 0.3 * generator.normal(size=24)[groups] + 0.2 * generator.normal(size=48)
+    """24 groups of 4 contexts whose log ratios share a shift; output and Jacobian of random dimension."""
+    generator, groups = draw.numpy, np.repeat(np.arange(24), 4)
+    output, jacobian = np.log(generator.uniform(3, 8, 96)), np.log(generator.uniform(20, 60, 96))
+    ratio = math.log(1.5) + 0.3 * generator.normal(size=24)[groups] + 0.2 * generator.normal(size=96)
     response = ratio - np.log(np.exp(-output) + np.exp(-jacobian) - 1 / 100)
     found = free_composition(
         response, jacobian, output, 100, "planted", generator=generator, groups=list(map(str, groups)), draws=16
@@ -110,7 +110,9 @@ def stacked(draw: Draw) -> Outcome:
     "measured/predicted 1",
     Bands(bias=0.05, coverage=0.95),
     (40, 80, 2000),
-    Mutation("the few stand among the many", overlap_laws._test, "np.setdiff1d(np.arange(len(inverse)), few)", "few"),
+    Mutation(
+        "the deleted values' own standard error", overlap_laws._reading, "(count - 1) / count *", "1 / (count - 1) / count *"
+    ),
     source="contexts drawn alike",
     unit="log",
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from . import composed, detection, geometry, lawful, machines, spectra, streams
+from . import composed, detection, features, geometry, lawful, machines, spectra, streams
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
     *detection.STANDARDS,
+    *features.STANDARDS,
     *spectra.STANDARDS,
     *machines.STANDARDS,
     *lawful.STANDARDS,
