@@ -162,6 +162,7 @@ def network(
             whitened_variance=few,
             jacobian=around(jacobian),
             jacobian_variance=few,
+            step=around(50.0),
             readable=np.ones(contexts),
             inverse=np.exp(-own),
             inverse_whitened=np.exp(0.2 - own),
@@ -399,7 +400,7 @@ def test_a_text_file_holds_a_text_a_line(subject: ss.Subject, tmp_path: Path) ->
 
 # --- the whole census ---
 
-SMALL: dict[str, Any] = {"contexts": 12, "at": "resid:0,resid:2", "draws": 16, "probes": 16, "seeds": 2, "shared_at": "resid:2"}
+SMALL: dict[str, Any] = {"contexts": 12, "at": "resid:0,resid:2", "draws": 16, "probes": 16, "seeds": 2, "laws_at": "resid:2"}
 
 
 @pytest.fixture(scope="module")

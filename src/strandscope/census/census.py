@@ -27,6 +27,7 @@ from ..reading import Reading
 from ..subject.site import Site
 from ..subject.subject import Subject
 from ..subject.twin import twin
+from . import laws
 from .compare import MARGIN, compare, family_level, over_contexts
 from .contexts import Contexts, Texts, choose
 from .kept import Kept, network_key
@@ -52,11 +53,11 @@ class Settings:
     probes: int = 64
     seeds: int = 3
     sites: int | None = None
-    shared: int = 3  # sites at which the law of sharing is tested
+    laws: int = 3  # sites at which the laws of strands are tested
 
 
 FULL = Settings()
-QUICK = Settings(contexts=24, seeds=1, sites=7, shared=1)
+QUICK = Settings(contexts=24, seeds=1, sites=7, laws=1)
 
 
 def census(
@@ -69,7 +70,7 @@ def census(
     probes: int | None = None,
     seeds: int | None = None,
     kinds: Sequence[Kind] = KINDS,
-    shared_at: str | Sequence[str | Site] | None = None,
+    laws_at: str | Sequence[str | Site] | None = None,
     cut: bool = True,
     quick: bool = False,
     margin: tuple[float, float] = MARGIN,
@@ -84,7 +85,7 @@ def census(
         texts: a .jsonl, .csv or .txt file or Examples; None is the project's pack of passages.
         contexts, draws, probes, seeds: how many of each (twins: `seeds` of each kind); None is 100, 64, 64 and 3.
         kinds: of twins.
-        shared_at: where the law of sharing is tested; None is three sites, evenly spread.
+        laws_at: where the laws of strands are tested, of the sites; None is three, evenly spread.
         cut: whether each text is cut at a place of its own; else it is measured at its end.
         quick: 24 contexts, one twin of each kind and at most seven sites, where not said otherwise.
         noise: σ of the outputs, for a network that answers with numbers and not with logits.
@@ -101,9 +102,9 @@ def census(
     _check(subject, kinds, seeds, margin)
     rows = choose(subject, texts, contexts or form.contexts, cut=cut, seed=seed)
     sites = _spread(subject.sites(at), form.sites)
-    shared = _spread(sites, form.shared) if shared_at is None else subject.sites(shared_at)
+    tested = _inside(sites, form.laws) if laws_at is None else [site for site in subject.sites(laws_at) if site in sites]
     kept = Kept.below(None if out is None else Path(out))
-    work = _Work(subject, rows, sites, shared, draws, probes, noise, seed, kept, progress)
+    work = _Work(subject, rows, sites, tested, draws, probes, noise, seed, kept, progress)
 
     trained = work.network("trained", "trained", 0, None)
     twins, no_twins = [], "" if seeds and kinds else "no twins were asked for"
@@ -116,6 +117,8 @@ def census(
                 break
     networks = [trained, *twins]
     groups = rows.examples.groups
+    tests, untested = laws.strands(networks, [str(site) for site in tested], groups, seed)
+    sharing, more = laws.shared(networks)
     found = compare(networks, [str(site) for site in sites], groups, margin=margin, no_twins=no_twins)
 
     return Census(
@@ -137,9 +140,9 @@ def census(
         level=family_level(len(sites) * max(1, len({one.kind for one in twins}))),
         networks=tuple(_network(one, groups) for one in networks),
         sites=found,
-        laws=(),
-        sharing=(),
-        limits=_limits(rows, networks, quick, no_twins),
+        laws=(*tests, *more),
+        sharing=sharing,
+        limits=(*_limits(rows, networks, quick, no_twins), *untested),
         resumed=tuple(kept.taken),
         no_twins=no_twins,
         measured=tuple(networks),
@@ -153,7 +156,7 @@ class _Work:
     subject: Subject
     rows: Contexts
     sites: list[Site]
-    shared: list[Site]
+    tested: list[Site]
     draws: int
     probes: int
     noise: float | None
@@ -163,7 +166,7 @@ class _Work:
 
     def network(self, name: str, kind: str, twin_seed: int, trained: Measurement | None) -> Measurement:
         spec = {"kind": kind, "twin": twin_seed, "sites": [str(site) for site in self.sites], "seed": self.seed}
-        spec |= {"noise": self.noise, "draws": self.draws, "probes": self.probes, "shared": [str(site) for site in self.shared]}
+        spec |= {"noise": self.noise, "draws": self.draws, "probes": self.probes, "laws": [str(site) for site in self.tested]}
         key = network_key(self.subject, self.rows, **spec)
         before = self.kept.get(name, key)
         if before is not None:
@@ -182,7 +185,7 @@ class _Work:
             twin_seed=twin_seed,
             entropy=None if trained is None or self.noise is not None else trained.entropy,
             noise=self.noise,
-            shared=self.shared,
+            shared=self.tested,
             progress=lambda done, of: self.say(name, done, of),
         )
         self.kept.put(made, key)
@@ -222,6 +225,12 @@ def _spread(sites: list[Site], most: int | None) -> list[Site]:
     if most == 1:
         return [sites[len(sites) // 2]]
     return [sites[round(number * (len(sites) - 1) / (most - 1))] for number in range(most)]
+
+
+def _inside(sites: list[Site], count: int) -> list[Site]:
+    """So many of the sites, the middle of each of as many parts."""
+    count = min(count, len(sites))
+    return [sites[len(sites) * (2 * number + 1) // (2 * count)] for number in range(count)]
 
 
 def _network(measured: Measurement, groups: np.ndarray) -> Network:

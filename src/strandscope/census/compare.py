@@ -88,26 +88,31 @@ def _quantity(
     """One quantity at all sites: a family."""
     trained, kinds = networks[0], list(dict.fromkeys(one.kind for one in networks[1:]))
     rows = {site: kept[site] if measure.response else np.arange(len(groups)) for site in sites}
+    if not kinds:
+        reason = no_twins or "there are no twins to read it against"
+        nothing = Reading.not_measured(reason, unit=measure.unit, method=measure.what)
+        return [Quantity(measure.name, measure.coordinates, measure.what, nothing, ()) for _ in sites]
+    figures = {(one.name, site): _figure(measure, one, site, rows[site], groups) for one in networks for site in sites}
     against: dict[str, list[Against]] = {site: [] for site in sites}
-    level = family_level(len(sites) * max(1, len(kinds)))
     for kind in kinds:
         twins = [one for one in networks if one.kind == kind]
-        figures = {site: _figures(measure, [trained, *twins], site, rows[site], groups) for site in sites}
-        told = [site for site in sites if figures[site] is not None]
-        contrasts = steadied([log_ratio(own, others) for own, *others in (figures[site] for site in told)])  # type: ignore[misc]
-        found = dict(zip(told, contrasts, strict=True))
+        found: dict[str, Contrast] = {}
         for site in sites:
-            against[site].append(_against(measure, kind, twins, site, rows[site], groups, found.get(site), level, margin))
+            own, *others = (figures[one.name, site] for one in (trained, *twins))
+            told = [other for other in others if other is not None]
+            if own is not None and len(told) == len(others):
+                found[site] = log_ratio(own, told)
+        found = dict(zip(found, steadied(list(found.values())), strict=True))
+        level = family_level(len(sites) * len(kinds))
+        for site in sites:
+            beside = _alone(measure, twins, [figures[one.name, site] for one in twins], site, rows[site], groups)
+            against[site].append(_against(measure, kind, len(twins), beside, found.get(site), rows[site], groups, level, margin))
     return [
         Quantity(
             measure.name,
             measure.coordinates,
             measure.what,
-            _alone(measure, [trained], site, rows[site], groups)
-            if kinds
-            else Reading.not_measured(
-                no_twins or "there are no twins to read it against", unit=measure.unit, method=measure.what
-            ),
+            _alone(measure, [trained], [figures[trained.name, site]], site, rows[site], groups),
             tuple(against[site]),
         )
         for site in sites
@@ -128,44 +133,37 @@ def verdict_of(reading: Reading, margin: tuple[float, float] = MARGIN) -> Verdic
     return "fewer than the twin" if reading.high < 1 else "more than the twin" if reading.low > 1 else "cannot tell"
 
 
-def _figures(measure: Measure, networks: Sequence[Measurement], site: str, rows: Ints, groups: Ints) -> list[Deleted] | None:
-    """The figure of each network with each group left out; None where one of them has none."""
+def _figure(measure: Measure, network: Measurement, site: str, rows: Ints, groups: Ints) -> Deleted | None:
+    """The figure of a network with each group left out; None where it has none."""
     if len(np.unique(groups[rows])) < LEAST:
         return None
-    made = []
-    for one in networks:
-        profile = one.sites[site]
-        if measure.each is not None:
-            figure = Deleted.mean(measure.each(one, profile)[rows], groups[rows])
-        else:
-            pooled = measure.pooled
-            assert pooled is not None  # a measure is one or the other
-            figure = Deleted.of(lambda some, at=profile, pooled=pooled: pooled(at, rows[some], groups[rows[some]]), groups[rows])
-        if not (math.isfinite(figure.value) and np.isfinite(figure.without).all()):
-            return None
-        made.append(figure)
-    return made
+    profile, codes, pooled = network.sites[site], groups[rows], measure.pooled
+    if measure.each is not None:
+        figure = Deleted.mean(measure.each(network, profile)[rows], codes)
+    else:
+        assert pooled is not None  # a measure is one or the other
+        figure = Deleted.of(lambda some: pooled(profile, rows[some], codes[some]), codes)
+    return figure if math.isfinite(figure.value) and bool(np.isfinite(figure.without).all()) else None
 
 
 def _against(
     measure: Measure,
     kind: str,
-    twins: Sequence[Measurement],
-    site: str,
+    twins: int,
+    reading: Reading,
+    contrast: Contrast | None,
     rows: Ints,
     groups: Ints,
-    contrast: Contrast | None,
     level: float,
     margin: tuple[float, float],
 ) -> Against:
-    reading = _alone(measure, twins, site, rows, groups)
     if contrast is None:
         missing = Reading.not_measured(_why(measure, rows, groups), unit="trained/twin", method=measure.what)
-        return Against(kind, len(twins), reading, missing, missing, "not measured")
+        return Against(kind, twins, reading, missing, missing, "not measured")
     how = "mean of paired log ratios over contexts" if measure.each is not None else "log ratio, contexts deleted"
-    how += f"; {len(twins)} twins, their spread in the interval" if len(twins) > 1 else "; one twin, whose like may differ"
+    how += f"; {twins} twins, their spread in the interval" if twins > 1 else "; one twin, whose like may differ"
     ratio, decides = (_ratio(contrast, at, len(rows), how) for at in (LEVEL, level))
-    return Against(kind, len(twins), reading, ratio, decides, verdict_of(decides, margin))
+    return Against(kind, twins, reading, ratio, decides, verdict_of(decides, margin))
 
 
 def _ratio(contrast: Contrast, level: float, n: int, how: str) -> Reading:
@@ -185,18 +183,21 @@ def _why(measure: Measure, rows: Ints, groups: Ints) -> str:
             f"in all networks only {len(rows)} contexts in {count} groups have a response large and varied enough, "
             f"wanted {LEAST} groups"
         )
-    return f"{measure.what}: the pairs of draws do not show it above zero in every network; ask for more draws"
+    return measure.fails
 
 
-def _alone(measure: Measure, networks: Sequence[Measurement], site: str, rows: Ints, groups: Ints) -> Reading:
+def _alone(
+    measure: Measure, networks: Sequence[Measurement], figures: Sequence[Deleted | None], site: str, rows: Ints, groups: Ints
+) -> Reading:
     """The figure of one network, or of several twins together, with its interval at 95 %."""
-    figures = _figures(measure, networks, site, rows, groups)
-    if figures is None:
+    told = [figure for figure in figures if figure is not None]
+    if len(told) < len(networks):
         return Reading.not_measured(_why(measure, rows, groups), unit=measure.unit, method=measure.what)
+    if len(networks) == 1 and measure.reading is not None:
+        return measure.reading(networks[0].sites[site], rows, groups[rows])
     many = f", mean over {len(networks)} twins, their spread in the interval" if len(networks) > 1 else ""
     if measure.each is None:
-        nothing = Deleted(0.0, np.zeros(len(figures[0].without)))
-        contrast = log_ratio(nothing, figures)
+        contrast = log_ratio(Deleted(0.0, np.zeros(len(told[0].without))), told)
         low, high = contrast.interval(LEVEL)
         what = f"{measure.what}; interval by deleting contexts{many}"
         return Reading(math.exp(-contrast.value), _exp(-high), _exp(-low), LEVEL, len(rows), measure.unit, None, what)

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,9 +47,9 @@ Progress = Callable[[int, int], None]
 class Profile:
     """One site of one network: a figure per context, and per pair of contexts. Logarithms are natural, NaN where there is none.
 
-    `readable`: 1 where a context's draws say anything about its F (`statistics/spectrum`). `overlap[i, j]` is tr F̂ᵢF̂ⱼ, `inverse`
-    is 1/PR of context i, both without bias. `states` are the contexts' states turned into at most as many dimensions as there are
-    contexts.
+    `step`: of the Jacobian from this site to the next, where sites are block outputs in order. `readable`: 1 where a context's
+    draws say anything about its F (`statistics/participation`). `overlap[i, j]` is tr F̂ᵢF̂ⱼ, `inverse` is 1/PR of context i, both
+    without bias. `states` are the contexts' states turned into at most as many dimensions as there are contexts.
     """
 
     width: int
@@ -59,6 +60,7 @@ class Profile:
     whitened_variance: Floats
     jacobian: Floats
     jacobian_variance: Floats
+    step: Floats
     readable: Floats
     inverse: Floats
     inverse_whitened: Floats
@@ -95,7 +97,7 @@ class _Site:
     states: list[Tensor] = field(default_factory=list)
 
 
-_PER_CONTEXT = ("trace", "local", "local_variance", "jacobian", "jacobian_variance", "readable")
+_PER_CONTEXT = ("trace", "local", "local_variance", "jacobian", "jacobian_variance", "step", "readable")
 
 
 def measure(
@@ -129,7 +131,16 @@ def measure(
     entropies, scales, outputs, width = [], [], [], 0
     wanted = None if entropy is None else torch.as_tensor(entropy)
     passes = responses(
-        subject, contexts.examples, list(sites), draws=draws, probes=probes, entropy=wanted, output=True, noise=noise, seed=seed
+        subject,
+        contexts.examples,
+        list(sites),
+        draws=draws,
+        probes=probes,
+        entropy=wanted,
+        output=True,
+        noise=noise,
+        steps=in_depth(sites) and contexts.lengths is not None,
+        seed=seed,
     )
     for found in passes:
         for site in sites:
@@ -165,11 +176,17 @@ def measure(
     )
 
 
+def in_depth(sites: Sequence[Site]) -> bool:
+    """Whether these are outputs of ever later blocks, so that there is a Jacobian from each to the next."""
+    return all(site.kind == "resid" for site in sites) and all(one.index < other.index for one, other in pairwise(sites))
+
+
 def _gather(held: _Site, found: Response, site: Site) -> None:
     """Reduce one context at a site."""
     rows = found.gradients[site].double()
     response, jacobian = participations(rows[None]), participations(found.probes[site][None])
-    figures = (response.trace, response.log, response.variance, jacobian.log, jacobian.variance, response.readable())
+    step = participations(found.steps[site][None]).log if site in found.steps else torch.full((1,), math.nan)
+    figures = (response.trace, response.log, response.variance, jacobian.log, jacobian.variance, step, response.readable())
     for name, figure in zip(_PER_CONTEXT, figures, strict=True):
         held.figures[name].append(float(figure[0]))
     trace = float(response.trace[0])

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
+from ..laws.strands import free_log
+from ..reading import Reading
+from ..statistics.dimension import LEAST_ROWS, data_participation, two_nn
 from ..statistics.paired import Floats, Ints
+from ..statistics.spectrum import Overlap
 from .measure import Measurement, Profile
 
 DIM = "dimensions"
@@ -25,7 +30,8 @@ class Measure:
     """How a quantity is made of a network's figures at a site: by context, or pooled from a subset of them.
 
     `pooled` takes the profile, the numbers of the contexts that count, and the group of each. `response`: it needs contexts whose
-    response was large enough; the others need nothing of the kind.
+    response was large enough; the others need nothing of the kind. `reading` gives one network's figure where `statistics` has a
+    reading of its own for it; `fails` says why there may be none.
     """
 
     name: str
@@ -35,6 +41,8 @@ class Measure:
     response: bool
     each: Callable[[Measurement, Profile], Floats] | None = None
     pooled: Callable[[Profile, Ints, Ints], float] | None = None
+    reading: Callable[[Profile, Ints, Ints], Reading] | None = None
+    fails: str = "the pairs of draws do not show it above zero in every network; ask for more draws"
 
     @property
     def id(self) -> str:
@@ -43,8 +51,7 @@ class Measure:
 
 def _excess(measured: Measurement, profile: Profile) -> Floats:
     """log of PR_F · (1/PR_A + 1/PR_J − 1/D), by context; NaN where the sum of reciprocals is not above zero."""
-    free = np.exp(-measured.output) + np.exp(-profile.jacobian) - 1 / measured.width
-    return profile.local + np.log(np.where(free > 0, free, np.nan))
+    return profile.local - free_log(measured.output, profile.jacobian, measured.width)
 
 
 def _limit(overlap: Floats, groups: Ints) -> float:
@@ -65,26 +72,57 @@ def _part(matrix: Floats, rows: Ints) -> Floats:
 
 
 def _data(states: Floats) -> float:
-    centred = states - states.mean(0)
-    gram = centred @ centred.T
-    return 2 * math.log(float(np.trace(gram))) - math.log(float((gram**2).sum()))
+    return _log(data_participation(torch.from_numpy(states)).value) if len(states) >= LEAST_ROWS else math.nan
 
 
 def _two_nn(states: Floats) -> float:
-    return 0.0
+    return _log(two_nn(torch.from_numpy(states)).value) if len(states) >= LEAST_ROWS else math.nan
+
+
+def _two_nn_reading(profile: Profile, rows: Ints, _: Ints) -> Reading:
+    if len(rows) < LEAST_ROWS:
+        return Reading.not_measured(_STATES, unit=DIM, method=_NN, n=len(rows))
+    return two_nn(torch.from_numpy(profile.states[rows]))
+
+
+def _pooled_reading(inverse: Floats, overlap: Floats, groups: Ints, coordinates: str) -> Reading:
+    omega = float(overlap[groups[:, None] != groups].mean())
+    return Overlap(torch.from_numpy(inverse), torch.from_numpy(overlap), omega, groups).pooled(coordinates)
+
+
+def _log(value: float | None) -> float:
+    return math.nan if value is None or value <= 0 else math.log(value)
 
 
 _LOCAL = "participation ratio of one context's F"
 _POOLED = "participation ratio of F pooled over ever more contexts, 1/ω"
 _HERE = "participation ratio of F pooled over these contexts"
+_DATA = "participation ratio of the states' covariance"
+_STATES = f"the states are fewer than {LEAST_ROWS} (one group left out), or all alike"
 _NN = "intrinsic dimension of the states by two nearest neighbours"
 _EXCESS = "alignment excess PR_F · (1/PR_A + 1/PR_J − 1/d)"
 MEASURES = (
     Measure("local", "raw", _LOCAL, DIM, True, each=lambda _, at: at.local),
     Measure("local", "whitened", _LOCAL, DIM, True, each=lambda _, at: at.whitened),
-    Measure("pooled", "raw", _POOLED, DIM, True, pooled=lambda at, rows, groups: _limit(_part(at.overlap, rows), groups)),
     Measure(
-        "pooled", "whitened", _POOLED, DIM, True, pooled=lambda at, rows, groups: _limit(_part(at.overlap_whitened, rows), groups)
+        "pooled",
+        "raw",
+        _POOLED,
+        DIM,
+        True,
+        pooled=lambda at, rows, groups: _limit(_part(at.overlap, rows), groups),
+        reading=lambda at, rows, groups: _pooled_reading(at.inverse[rows], _part(at.overlap, rows), groups, "raw"),
+    ),
+    Measure(
+        "pooled",
+        "whitened",
+        _POOLED,
+        DIM,
+        True,
+        pooled=lambda at, rows, groups: _limit(_part(at.overlap_whitened, rows), groups),
+        reading=lambda at, rows, groups: _pooled_reading(
+            at.inverse_whitened[rows], _part(at.overlap_whitened, rows), groups, "whitened"
+        ),
     ),
     Measure(
         "pooled_at_n",
@@ -94,15 +132,17 @@ MEASURES = (
         True,
         pooled=lambda at, rows, groups: _at_n(at.inverse[rows], _part(at.overlap, rows), groups),
     ),
+    Measure("data", "raw", _DATA, DIM, False, pooled=lambda at, rows, _: _data(at.states[rows]), fails=_STATES),
     Measure(
-        "data",
+        "two_nn",
         "raw",
-        "participation ratio of the states' covariance",
+        _NN,
         DIM,
         False,
-        pooled=lambda at, rows, _: _data(at.states[rows]),
+        pooled=lambda at, rows, _: _two_nn(at.states[rows]),
+        reading=_two_nn_reading,
+        fails=_STATES,
     ),
-    Measure("two_nn", "raw", _NN, DIM, False, pooled=lambda at, rows, _: _two_nn(at.states[rows])),
     Measure("contraction", "raw", "participation ratio of JᵀJ", DIM, False, each=lambda _, at: at.jacobian),
     Measure("excess", "none", _EXCESS, "times free composition", True, each=_excess),
 )

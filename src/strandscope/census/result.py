@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from ..errors import InputError
 from ..laws.law import LawResult
@@ -84,6 +84,28 @@ class Network:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """The coverage curve of one network at one site: what the nearest strands of ever more contexts hold of a new context.
+
+    `verdict`: discrete, smooth, cannot tell, nothing shared or out of domain. `shared`: from an unrelated library (0) to the
+    context's own directions (1). `held` is of the share that these hold (`ceiling`).
+    """
+
+    site: str
+    network: str
+    kind: str
+    contexts: int
+    verdict: str
+    reason: str
+    shared: Reading
+    held: Reading
+    difference: Reading
+    ceiling: Reading
+    chance: Reading
+    curve: Mapping[int, Reading]
+
+
 @dataclass(frozen=True, eq=False)
 class Census:
     """The census of one network. `measured` holds every network's figures by context, the trained one first."""
@@ -107,7 +129,7 @@ class Census:
     networks: tuple[Network, ...]
     sites: tuple[SiteResult, ...]
     laws: tuple[LawResult, ...]
-    sharing: tuple[Mapping[str, Any], ...]
+    sharing: tuple[Sharing, ...]
     limits: tuple[str, ...]
     resumed: tuple[str, ...]
     no_twins: str = ""  # why there are none

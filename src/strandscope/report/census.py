@@ -22,7 +22,7 @@ from ..reading import Reading
 from .finding import as_json, record
 
 if TYPE_CHECKING:
-    from ..census.result import Census, Network, Quantity, SiteResult
+    from ..census.result import Census, Network, Quantity, Sharing, SiteResult
     from ..laws.law import LawResult
 
 SCHEMA = "strandscope/census/1"
@@ -116,6 +116,28 @@ class LawEntry:
 
 
 @record
+class SharingEntry:
+    """What the nearest strands of ever more recorded contexts hold of a new context's response, in one network at one site.
+
+    `shared` goes from an unrelated library (0) to the context's own directions (1); `held` is a share of what these hold
+    (`ceiling`); `difference` is by how much the smooth theory's prediction of larger libraries was worse than the discrete one's.
+    """
+
+    site: str
+    network: str
+    kind: str
+    contexts: int
+    verdict: str
+    reason: str
+    shared: Reading
+    held: Reading
+    difference: Reading
+    ceiling: Reading
+    chance: Reading
+    curve: dict[int, Reading]  # by the number of contexts recorded
+
+
+@record
 class CensusEntry:
     """The census of one network."""
 
@@ -139,6 +161,7 @@ class CensusEntry:
     networks: tuple[NetworkEntry, ...]
     sites: tuple[SiteEntry, ...]
     laws: tuple[LawEntry, ...]
+    sharing: tuple[SharingEntry, ...]
     limits: tuple[str, ...]
     versions: dict[str, str]
     seed: int
@@ -160,13 +183,14 @@ class CensusEntry:
 def census_entry(census: Census, command: str = "") -> CensusEntry:
     """The record of a census; nothing is computed here, only named."""
     same = {one.name for one in fields(CensusEntry)} & {one.name for one in fields(census)}  # type: ignore[arg-type]
-    plain = {name: getattr(census, name) for name in same - {"networks", "sites", "laws"}}
+    plain = {name: getattr(census, name) for name in same - {"networks", "sites", "laws", "sharing"}}
     return CensusEntry(
         **plain,
         twins=census.seeds,
         networks=tuple(map(_network, census.networks)),
         sites=tuple(map(_site, census.sites)),
         laws=tuple(map(law_entry, census.laws)),
+        sharing=tuple(map(_sharing, census.sharing)),
         versions=versions(),
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -194,6 +218,12 @@ def _site(one: SiteResult) -> SiteEntry:
         trace=one.trace,
         quantities=tuple(map(_quantity, one.quantities)),
     )
+
+
+def _sharing(one: Sharing) -> SharingEntry:
+    named: dict[str, Any] = {each.name: getattr(one, each.name) for each in fields(SharingEntry)}  # type: ignore[arg-type]
+    named["curve"] = dict(one.curve)
+    return SharingEntry(**named)
 
 
 def _quantity(one: Quantity) -> QuantityEntry:

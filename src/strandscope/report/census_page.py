@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..reading import Reading
-from .census import CensusEntry, LawEntry, QuantityEntry, SiteEntry
+from .census import CensusEntry, LawEntry, QuantityEntry, SharingEntry, SiteEntry
 from .text import aligned, plain, visible
 
 SHOWN = 12  # sites at most in a table; census.json has all
@@ -49,7 +49,8 @@ def lines(entry: CensusEntry) -> list[str]:
     if len(shown) < len(entry.sites):
         made.append(f"({len(shown)} of {len(entry.sites)} sites are shown; the verdicts below are of all)")
     made += ["", *aligned([("network/twin at all sites", *entry.kinds), *counts(entry)])] if entry.kinds else []
-    made += ["", *(_law_line(law) for law in entry.laws)] if entry.laws else []
+    made += ["", *(_law_line(*test) for test in tests_by_place(entry))] if entry.laws else []
+    made += [_sharing_line(one) for one in entry.sharing if one.kind == "trained"]
     return made
 
 
@@ -92,12 +93,32 @@ def _twins(entry: CensusEntry) -> str:
     return "twins: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in entry.kinds)
 
 
-def _law_line(law: LawEntry) -> str:
+def tests_by_place(entry: CensusEntry) -> list[tuple[LawEntry, str, str]]:
+    """Each law's test on the network itself, its place without the network's name, and the verdicts on the twins in words."""
+    made = []
+    for law in entry.laws:
+        place, _, network = law.where.rpartition(", ")
+        if network != "trained":
+            continue
+        twins = [
+            other for other in entry.laws if other.name == law.name and other.where.startswith(f"{place}, ") and other is not law
+        ]
+        words = [other.verdict for other in twins]
+        made.append((law, place, ", ".join(f"{word} {words.count(word)}" for word in dict.fromkeys(words))))
+    return made
+
+
+def _law_line(law: LawEntry, place: str, twins: str) -> str:
     ratio = "" if law.ratio.value is None else f", measured/predicted {figure(law.ratio)}"
-    control = law.negative_control
+    beside = f"; twins: {twins}" if twins else ""
     return visible(
-        f"law of {law.name} at {law.where}: {law.verdict}{ratio}; control {control.verdict} ({control.found})", lines=False
+        f"law of {law.name}, {place}: {law.verdict}{ratio}{beside}; control {law.negative_control.verdict}", lines=False
     )
+
+
+def _sharing_line(one: SharingEntry) -> str:
+    reason = f" ({one.reason})" if one.reason else ""
+    return visible(f"shared strands, {one.site}: {one.verdict}{reason}; shared {figure(one.shared)}", lines=False)
 
 
 # --- the page ---
@@ -121,6 +142,7 @@ def section(entry: CensusEntry) -> list[str]:
         *_sites(entry),
         *_shows(entry),
         *_laws(entry),
+        *_sharing(entry),
         "## Networks",
         _networks(entry),
         "## Limits of the census",
@@ -191,20 +213,47 @@ def _shows(entry: CensusEntry) -> list[str]:
 def _laws(entry: CensusEntry) -> list[str]:
     if not entry.laws:
         return []
-    head = ("law", "tested on", "predicted", "measured", "measured/predicted", "verdict", "negative control")
+    head = ("law", "tested at", "predicted", "measured", "measured/predicted", "verdict", "on the twins", "negative control")
     rows = [
         (
             plain(law.name),
-            plain(law.where),
+            plain(place),
             figure(law.predicted),
             figure(law.reading),
             figure(law.ratio),
             plain(law.verdict + (f" ({law.reason})" if law.reason else "")),
+            plain(twins),
             plain(f"{law.negative_control.what}: {law.negative_control.found}, {law.negative_control.verdict}"),
         )
-        for law in entry.laws
+        for law, place, twins in tests_by_place(entry)
     ]
-    return ["## Laws of strands", table([head, *rows])]
+    formulas = {law.name: f"- {plain(law.name)}: {plain(law.formula)}, within {law.tolerance:.0%}" for law in entry.laws}
+    return ["## Laws of strands", "\n".join(formulas.values()), table([head, *rows])]
+
+
+def _sharing(entry: CensusEntry) -> list[str]:
+    if not entry.sharing:
+        return []
+    head = ("site", "network", "what there is to hold", "nearest strands hold", "shared, from 0 to 1", "verdict")
+    rows = [
+        (
+            plain(one.site),
+            plain(one.network),
+            figure(one.ceiling),
+            "not measured" if not one.curve else f"{figure(one.curve[max(one.curve)])} (of {max(one.curve)} contexts)",
+            figure(one.shared),
+            plain(one.verdict + (f" ({one.reason})" if one.reason else "")),
+        )
+        for one in entry.sharing
+    ]
+    note = (
+        "How much of a new context's response lies in directions recorded at other contexts. *What there is to hold*: the share "
+        "that a context's own ten directions hold, found from half of its draws and scored on the other half; *nearest strands*: "
+        "the best ten directions in the span of the six nearest recorded strands, at equal information. "
+        "*Shared*: 0 is an unrelated library, 1 the context's own directions. *Discrete*: strands recur whole, as from a list; "
+        "*smooth*: they vary gradually; each is a prediction of larger libraries from small ones."
+    )
+    return ["## Shared strands", table([head, *rows]), note]
 
 
 def _networks(entry: CensusEntry) -> str:
