@@ -118,7 +118,7 @@ class Pairs:
     def ratios(self) -> tuple[float, ...]:
         return tuple(a / b for a, b in zip(self.first, self.second, strict=True))
 
-    def line(self, what: str, most: float) -> Line:
+    def line(self, what: str, most: float | None) -> Line:
         ratios = self.ratios
         note = f"median seconds {statistics.median(self.first):.2f} and {statistics.median(self.second):.2f}"
         return Line(what, statistics.median(ratios), min(ratios), max(ratios), len(ratios), "", most=most, note=note)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...linalg import Spectrum, top_of_matrix, top_of_rows
+from ...linalg import Spectrum, check_rank, top_of_matrix, top_of_rows
 from .checks import LIMIT, afford
 from .products import Form, OuterProducts
 from .sketch import SketchedProducts
@@ -54,14 +54,15 @@ class DenseProducts(OuterProducts):
         self.scatter += held
         self.scatter.addr_(apart, apart, alpha=weight)
 
-    def matrix(self, centred: bool) -> Tensor:
-        return self.scatter / self.n + (0.0 if centred else torch.outer(self.mean, self.mean))
+    def matrix(self, centred: bool, less: Tensor | None) -> Tensor:
+        whole = self.scatter / self.n + (0.0 if centred else torch.outer(self.mean, self.mean))
+        return whole if less is None else whole - less.T @ less
 
     def _square(self) -> float:
-        return float(self.matrix(False).square().sum())
+        return float(self.matrix(False, None).square().sum())
 
-    def top(self, k: int, centred: bool) -> Spectrum:
-        return top_of_matrix(self.matrix(centred), k, "the mean outer product")
+    def top(self, k: int, centred: bool, less: Tensor | None) -> Spectrum:
+        return top_of_matrix(self.matrix(centred, less), k, "the mean outer product")
 
 
 class KeptRows(OuterProducts):
@@ -108,13 +109,21 @@ class KeptRows(OuterProducts):
     def _rows(self, centred: bool) -> Tensor:
         return self.rows - self.mean if centred else self.rows
 
-    def top(self, k: int, centred: bool) -> Spectrum:
-        return top_of_rows(self._rows(centred), k, name="the rows")
+    def top(self, k: int, centred: bool, less: Tensor | None) -> Spectrum:
+        rows = self._rows(centred)
+        if less is None:
+            return top_of_rows(rows, k, name="the rows")
+        check_rank(k, min(self.d, self.n), "the rows")
+        # In an orthonormal basis of all that either part spans, the difference is a small matrix with the same eigenpairs.
+        basis = torch.linalg.qr(torch.cat([rows, less]).T).Q
+        inner, taken = rows @ basis, less @ basis
+        small = top_of_matrix(inner.T @ inner / self.n - taken.T @ taken, k, "the rows")
+        return Spectrum(small.values, basis @ small.vectors, small.residuals, self._trace(centred, less))
 
-    def matrix(self, centred: bool) -> Tensor:
+    def matrix(self, centred: bool, less: Tensor | None) -> Tensor:
         afford(8 * self.d**2, LIMIT, f"a matrix of {self.d} × {self.d}", "take top(k), which goes through the rows' Gram matrix")
         rows = self._rows(centred)
-        return rows.T @ rows / self.n
+        return rows.T @ rows / self.n - (0.0 if less is None else less.T @ less)
 
 
 def outer_products(

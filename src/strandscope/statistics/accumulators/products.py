@@ -38,13 +38,13 @@ class Outer:
         both = (self.trace**2 * self.n - self._held.fourth / self.n) / (self.n - 1)
         return both / self.square
 
-    def top(self, k: int, *, centred: bool = False) -> Spectrum:
-        """The k largest eigenpairs of M, or of M − ḡḡᵀ, with residual bounds."""
-        return self._held.top(k, centred)
+    def top(self, k: int, *, centred: bool = False, less: Tensor | None = None) -> Spectrum:
+        """The k largest eigenpairs of M, of M − ḡḡᵀ (`centred`), or of M − LᵀL (`less`, (c, d)), with residual bounds."""
+        return self._held.top(k, centred, less)
 
-    def matrix(self, *, centred: bool = False) -> Tensor:
-        """(d, d) M itself, or M − ḡḡᵀ; of a sketch, Nyström's M̂."""
-        return self._held.matrix(centred)
+    def matrix(self, *, centred: bool = False, less: Tensor | None = None) -> Tensor:
+        """(d, d) M itself, M − ḡḡᵀ or M − LᵀL; of a sketch, Nyström's approximation of it."""
+        return self._held.matrix(centred, less)
 
 
 class OuterProducts(ABC):
@@ -101,8 +101,9 @@ class OuterProducts(ABC):
         self.mean = state["mean"].clone()
         self._put(state["held"].clone())
 
-    def _trace(self, centred: bool) -> float:
-        return self.scatter_trace / self.n + (0.0 if centred else float(self.mean @ self.mean))
+    def _trace(self, centred: bool, less: Tensor | None) -> float:
+        taken = 0.0 if less is None else float(less.square().sum())
+        return self.scatter_trace / self.n + (0.0 if centred else float(self.mean @ self.mean)) - taken
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -128,6 +129,6 @@ class OuterProducts(ABC):
         """tr M² of the rows at hand, pairs of a row with itself included."""
 
     @abstractmethod
-    def top(self, k: int, centred: bool) -> Spectrum: ...
+    def top(self, k: int, centred: bool, less: Tensor | None) -> Spectrum: ...
     @abstractmethod
-    def matrix(self, centred: bool) -> Tensor: ...
+    def matrix(self, centred: bool, less: Tensor | None) -> Tensor: ...

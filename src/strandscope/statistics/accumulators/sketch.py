@@ -59,34 +59,41 @@ class SketchedProducts(OuterProducts):
         self.sketch += held
         self.sketch.addr_(apart, apart @ self.omega, alpha=weight)
 
-    def _product(self, centred: bool) -> Tensor:
+    def _product(self, centred: bool, less: Tensor | None) -> Tensor:
         """MΩ."""
-        return self.sketch / self.n + (0.0 if centred else torch.outer(self.mean, self.mean @ self.omega))
+        whole = self.sketch / self.n + (0.0 if centred else torch.outer(self.mean, self.mean @ self.omega))
+        return whole if less is None else whole - less.T @ (less @ self.omega)
 
     def _square(self) -> float:
-        return float(self._product(False).square().sum()) / self.omega.shape[1]
+        return float(self._product(False, None).square().sum()) / self.omega.shape[1]
 
-    def _factor(self, centred: bool) -> tuple[Tensor, Tensor]:
-        """M̂ = L Lᵀ as the left singular vectors and squared singular values of L (d, m)."""
-        product, omega = self._product(centred)[:, :-_TESTS], self.omega[:, :-_TESTS]
+    def _factor(self, centred: bool, less: Tensor | None) -> tuple[Tensor, Tensor, bool]:
+        """Nyström's eigenvectors (d, r) and eigenvalues (r,), descending, and whether it is positive, as M is.
+
+        What was subtracted as `less` may be an estimate, and then a direction or two can come out below 0.
+        """
+        product, omega = self._product(centred, less)[:, :-_TESTS], self.omega[:, :-_TESTS]
         values, vectors = eigh(omega.T @ product + product.T @ omega, "the sketch")
-        keep = values > values[0] * 1e-12
-        factor = product @ (vectors[:, keep] / (values[keep] / 2).sqrt())
-        left, singular, _ = torch.linalg.svd(factor, full_matrices=False)
-        return left, singular.square()
+        keep = values.abs() > values.abs().max() * 1e-12
+        factor = product @ (vectors[:, keep] / (values[keep].abs() / 2).sqrt())
+        basis, inner = torch.linalg.qr(factor)
+        found, turned = eigh(inner @ (values[keep].sign()[:, None] * inner.T), "the sketch")
+        return basis @ turned, found, bool((values[keep] > 0).all())
 
-    def top(self, k: int, centred: bool) -> Spectrum:
+    def top(self, k: int, centred: bool, less: Tensor | None) -> Spectrum:
         check_rank(k, self.k, f"a sketch for {self.k} eigenvectors")
-        left, values = self._factor(centred)
+        left, values, positive = self._factor(centred, less)
         check_rank(k, len(values), "the rows' rank in this sketch")
-        trace = self._trace(centred)
+        trace = self._trace(centred, less)
         tests = self.omega[:, -_TESTS:]
-        missed = self._product(centred)[:, -_TESTS:] - left @ (values[:, None] * (left.T @ tests))
-        probable = _MARGIN * (float(missed.square().sum()) / _TESTS) ** 0.5
-        bound = min(max(trace - float(values.sum()), 0.0), probable) + 1e-12 * float(values[0])
+        missed = self._product(centred, less)[:, -_TESTS:] - left @ (values[:, None] * (left.T @ tests))
+        bound = _MARGIN * (float(missed.square().sum()) / _TESTS) ** 0.5
+        if positive:
+            bound = min(bound, max(trace - float(values.sum()), 0.0))
+        bound += 1e-12 * float(values[0].abs())
         return Spectrum(values[:k], left[:, :k], torch.full((k,), bound, dtype=torch.float64), trace)
 
-    def matrix(self, centred: bool) -> Tensor:
+    def matrix(self, centred: bool, less: Tensor | None) -> Tensor:
         afford(8 * self.d**2, LIMIT, f"a matrix of {self.d} × {self.d}", "take top(k)")
-        left, values = self._factor(centred)
+        left, values, _ = self._factor(centred, less)
         return left @ (values[:, None] * left.T)
