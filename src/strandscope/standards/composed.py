@@ -110,9 +110,7 @@ def stacked(draw: Draw) -> Outcome:
     "measured/predicted 1",
     Bands(bias=0.05, coverage=0.95),
     (40, 80, 2000),
-    Mutation(
-        "the deleted values' own standard error", overlap_laws._reading, "(count - 1) / count *", "1 / (count - 1) / count *"
-    ),
+    Mutation("the deleted values' plain variance", overlap_laws._reading, "(count - 1) / count *", "1 / count *"),
     source="contexts drawn alike",
     unit="log",
 )

@@ -1,4 +1,4 @@
-"""Standards of features: average gradient outer products in closed form, planted subspaces, and how many examples fix a direction.
+"""Standards of features: average gradient outer products in closed form, planted subspaces, how many examples fix a direction.
 
 Gradients are written out by hand in numpy and averaged over the same inputs, or over all inputs where there are finitely many, so
 that most of these are exact.
@@ -79,12 +79,7 @@ def index(draw: Draw) -> Outcome:
     "diag(1, 1, 0, …)",
     Bands(bias=0.0),
     (100, 200, 2000),
-    Mutation(
-        "the batches' sums about means of their own",
-        OuterProducts._join,
-        "self._take(held, apart, weight)",
-        "self._take(held, apart, 0.0)",
-    ),
+    Mutation("batches about means of their own", OuterProducts._join, "_take(held, apart, weight)", "_take(held, apart, 0.0)"),
     unit="relative",
 )
 def pair(draw: Draw) -> Outcome:
@@ -99,12 +94,7 @@ def pair(draw: Draw) -> Outcome:
     "diag(1_S): k equal eigenvalues, no gap inside S",
     Bands(error=1e-12),
     (2, 3, 10),
-    Mutation(
-        "the batches' sums about means of their own",
-        OuterProducts._join,
-        "self._take(held, apart, weight)",
-        "self._take(held, apart, 0.0)",
-    ),
+    Mutation("batches about means of their own", OuterProducts._join, "_take(held, apart, weight)", "_take(held, apart, 0.0)"),
     unit="of 1",
 )
 def parity(draw: Draw) -> Outcome:
@@ -200,7 +190,7 @@ def boolean_life(x: Tensor) -> Tensor:
     unit="of the largest",
 )
 def boolean(draw: Draw) -> Outcome:
-    """Finite differences over all 512 neighbourhoods: the second relevant direction, the centre, has the *smallest* eigenvalue."""
+    """Finite differences over all 512 neighbourhoods: the second relevant direction has the *smallest* eigenvalue."""
     del draw
     pair = np.linalg.eigvalsh([[7 / 64, 8**0.5 * 7 / 128], [8**0.5 * 7 / 128, 21 / 16]])
     return Outcome.farthest(agop(boolean_life, CELLS.split(128)).top(9).values, [pair[1], *[0.25] * 7, pair[0]])
@@ -259,9 +249,7 @@ def halves(draw: Draw) -> Outcome:
     "C = 2(tr Σ − w₀ᵀΣw₀)/‖w‖²",
     Bands(bias=0.03, coverage=0.95, refusals=0.01),
     (60, 120, 2000),
-    Mutation(
-        "the pilot's ‖ŵ‖² for ‖w‖²", fewshot._pilot, "float(difference @ difference) -", "float(difference @ difference) - 0 *"
-    ),
+    Mutation("the pilot's ‖ŵ‖² for ‖w‖²", fewshot._pilot, "difference) - float(own", "difference) - 0 * float(own"),
     unit="log",
 )
 def few(draw: Draw) -> Outcome:

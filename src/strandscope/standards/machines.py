@@ -128,7 +128,7 @@ def centred(draw: Draw) -> Outcome:
     "span(e₀, e₁)",
     Bands(error=0.03),
     (1, 3, 10),
-    Mutation("M stays the identity", rfm._update, "Symmetric(matrix, agop", "Symmetric(torch.eye(len(matrix)).to(matrix), agop"),
+    Mutation("M stays the identity", rfm.update, "Symmetric(matrix, agop", "Symmetric(torch.eye(len(matrix)).to(matrix), agop"),
     source="AGOP of x₀x₁ is diag(1, 1, 0, …)",
     unit="of the top two eigenvectors outside",
 )
@@ -212,7 +212,7 @@ def addition(p: int, share: float, draw: Draw) -> tuple[Tensor, Tensor, Tensor, 
     "every sum right, and M circulant",
     Bands(error=0.3),
     (1, 1, 3),
-    Mutation("missing square root: power 1", rfm._update, "elif spec.power != 1:", "elif False:"),
+    Mutation("missing square root: power 1", rfm.update, "elif spec.power != 1:", "elif False:"),
     source="Mallinar et al. (2024), arXiv 2407.20199",
     unit="share wrong × 30, or off-diagonal part that is not circulant",
 )
