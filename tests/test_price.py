@@ -12,13 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import families
-import strandscope as ss
 import tiny_chat
 from pushing import SITE, hooked, logprobs, opened, own_costs, pushed, vector
 from strandscope.capture.derivative import directional
 from strandscope.capture.predict import next_token_logprobs
 from strandscope.capture.variants import under_edits
+from strandscope.control import price as prices
 from strandscope.control.bench import Bench
 from strandscope.control.edit import Add
 from strandscope.control.price import first_half, price
@@ -142,8 +141,8 @@ def test_a_passage_is_found_between_two_sizes() -> None:
 
 def test_the_edge_is_predicted_on_some_rows_and_found_on_others() -> None:
     """A softmax model again: the law is consistent, its control violated, and the opposite direction has an edge of its own."""
-    z, s, topics = softmax_model(900, seed=4)
-    s = s.exp()  # skewed, so that a is not 0
+    gap = -2 + 0.4 * torch.randn(900, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z, s = torch.stack([gap, 0 * gap], 1), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(900, 2)  # skewed: a is not 0
     topics = np.arange(900) % 24
     costs = softmax_costs(z, s, topics, np.geomspace(0.02, 3, 30))
     for seen in (costs, costs.opposite):
@@ -180,18 +179,19 @@ def test_an_edge_beyond_the_largest_size_is_not_measured() -> None:
 
 
 def test_the_interval_of_a_holds_it_as_often_as_it_says() -> None:
-    """500 samples of 12 topics from a population whose a is known; binomial error of the coverage .01."""
+    """200 samples of 12 topics from a population whose a and b are known; binomial error of the coverage .015."""
     z, s, _ = softmax_model(20_000, seed=1)
-    s, sizes = s.exp(), np.array([0.05, 0.1])
+    sizes = np.array([0.05, 0.1])
+    second, third, fourth = cumulants(z, s).sum(1)
     everything = softmax_costs(z, s, np.arange(20_000), sizes)
-    truth = float(expand(sizes, *(side[None] for side in everything.ratios()))[0][0])
-    draw, held = np.random.default_rng(0), 0
-    for _ in range(500):
+    draw, held = np.random.default_rng(0), np.zeros(2)
+    for _ in range(200):
         rows = draw.choice(20_000, 120, replace=False)
         told = foretell(replace(everything.of(rows), topics=np.arange(120) % 12), draw, "test")
-        assert told.a.low is not None and told.a.high is not None
-        held += told.a.low <= truth <= told.a.high
-    assert 0.92 <= held / 500 <= 0.98
+        for number, (reading, truth) in enumerate(((told.a, third / 3 / second), (told.b, fourth / 12 / second))):
+            assert reading.low is not None and reading.high is not None
+            held[number] += reading.low <= truth <= reading.high
+    assert (held / 200 >= 0.88).all() and (held / 200 <= 0.99).all()
 
 
 def test_the_interval_of_a_mean_by_topic_holds_it_as_often_as_it_says() -> None:
@@ -238,17 +238,20 @@ def bench(subject: Subject) -> Bench:
 
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_the_derivative_is_that_of_central_differences(folder: Path, positions: Any) -> None:
-    """In float64, so that the differences are good to nine digits; passes of our own, each row by itself."""
+    """Passes of our own in float64, each row by itself; at two steps, extrapolated, since norms are computed in fp32."""
     fine = opened(folder, "float64")
     bench = Bench.of(fine, 12)
     plain, slope = directional(fine, bench.tokens, {SITE: [(vector(), Scope(positions=positions))]})
     for row, ids in enumerate(bench.tokens.ids):
-        ends = []
-        for step in (1e-4, -1e-4):
-            with hooked(fine, pushed(step * vector(), positions)):
-                ends.append(logprobs(fine, ids))
+        coarse = []
+        for step in (0.04, 0.08):
+            ends = []
+            for sign in (1, -1):
+                with hooked(fine, pushed(sign * step * vector(), positions)):
+                    ends.append(logprobs(fine, ids))
+            coarse.append((ends[0] - ends[1]) / (2 * step))
         assert torch.allclose(plain[row].double(), logprobs(fine, ids), atol=1e-6)
-        assert torch.allclose(slope[row].double(), (ends[0] - ends[1]) / 2e-4, atol=1e-6)
+        assert torch.allclose(slope[row].double(), (4 * coarse[0] - coarse[1]) / 3, atol=5e-5)
     assert float(slope.abs().max()) > 1e-2
 
 
@@ -272,10 +275,10 @@ def test_a_network_without_such_a_derivative_is_told(subject: Subject, bench: Be
 def test_many_edits_of_the_last_position_are_each_by_itself(subject: Subject, bench: Bench) -> None:
     """Rows of several lengths, in passes that hold fewer tokens than there are rows and edits."""
     edits = [Add(vector(seed), scale) for seed, scale in ((0, 0.5), (1, -2.0), (2, 0.0))]
-    seen = set()
-    for rows, number, said in under_edits(subject, bench.tokens, SITE, edits, batch_rows=7):
-        wanted = next_token_logprobs(subject, bench.tokens, {SITE: [(edits[number], Scope(positions="last"))]})[rows]
-        assert torch.allclose(said, wanted, atol=1e-5)
+    seen, tokens = set(), bench.tokens
+    wanted = [next_token_logprobs(subject, tokens, {SITE: [(edit, Scope(positions="last"))]}) for edit in edits]
+    for rows, number, said in under_edits(subject, tokens, SITE, edits, batch_rows=7):
+        assert torch.allclose(said, wanted[number][rows], atol=1e-5)
         seen |= {(row, number) for row in rows}
     assert seen == {(row, number) for row in range(60) for number in range(3)}
 
@@ -330,7 +333,9 @@ def test_the_halves_share_no_topic_and_do_not_depend_on_the_order(bench: Bench) 
     assert first_half(bench.topics[order]).tolist() == first[order].tolist()
 
 
-def test_small_doses_that_rounding_hides_are_not_measured(folder: Path) -> None:
+def test_small_doses_that_rounding_hides_are_not_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rounding may make up is put where a large network in bf16 would be: this one has little to round."""
+    monkeypatch.setattr(prices, "CLEAR", 1e-3)
     found = price(Bench.of(opened(folder, "bfloat16"), 36), SITE, vector(), "last")
     for reading in (found.a, found.b, found.edge, found.nats, found.toward.ratio):
         assert reading.status == "not measured" and "rounding in bfloat16 costs up to" in reading.reason
@@ -349,6 +354,6 @@ def test_a_direction_or_a_site_that_is_none_is_refused(bench: Bench) -> None:
         price(bench, SITE, vector(), "mean")  # type: ignore[arg-type]
 
 
-def test_a_network_that_says_nothing_next_has_no_derivative(bench: Bench) -> None:
+def test_a_network_that_says_nothing_next_has_no_derivative(subject: Subject, bench: Bench) -> None:
     with pytest.raises(InputError, match="predicts no next token"):
-        directional(ss.load(families.mlp(), check="none"), bench.tokens, {SITE: [(vector(), Scope())]})
+        directional(replace(subject, anatomy=replace(subject.anatomy, head=None)), bench.tokens, {SITE: [(vector(), Scope())]})

@@ -13,7 +13,11 @@ Everything is a ratio of sums over prompts, so prompts that share a topic are dr
 draws of whole topics, widened to the t quantile of their number (with a dozen topics bare percentiles hold the truth in 93 %).
 
 What it does not know: orders beyond b. Where the ratio bends back before it leaves the band, the predicted edge is off, and the
-test on other prompts says so. For a linear softmax model a = κ₃/3κ₂ and b = κ₄/12κ₂ with the cumulants κ of the logits' slopes.
+test on other prompts says so. Nor how heavy the tails are: where a few rows hold most of the third and fourth orders, intervals
+of any kind are too short (120 rows in 12 topics held the edge in 94 % for normal and for skewed slopes, in 56 % for lognormal
+ones), and more prompts are the only help.
+
+For a linear softmax model a = κ₃/3κ₂ and b = κ₄/12κ₂ with the cumulants κ of the logits' slopes.
 """
 
 from __future__ import annotations
@@ -64,10 +68,11 @@ def susceptibility(logprobs: Tensor, slope: Tensor) -> Floats:
 
     The mean E[∂ log p] is 0 in exact arithmetic; it is subtracted all the same, so that a slope known up to a constant serves.
     """
-    share, slope = logprobs.double().exp(), slope.double()
+    share = logprobs.double().exp()
     share = share / share.sum(-1, keepdim=True)
+    slope = torch.where(share > 0, slope.double(), 0.0)  # what cannot come may have any slope
     centred = slope - (share * slope).sum(-1, keepdim=True)
-    return (share * torch.where(share > 0, centred, 0.0).square()).sum(-1).numpy()
+    return (share * centred.square()).sum(-1).numpy()
 
 
 def divergence(plain: Tensor, edited: Tensor) -> Floats:
