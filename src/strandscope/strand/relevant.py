@@ -1,9 +1,10 @@
 """How many directions a labelled quantity depends on: a non-iterated, cross-fitted AGOP against a null that is refitted.
 
 An iterated RFM cannot say: each update multiplies by M on both sides, and where the ridge binds its spectrum ends at rank one
-whatever the truth. So the kernel here keeps M = I. Folds of whole groups are left out in turn; a kernel ridge machine is fitted to the others, its
-bandwidth and ridge chosen by closed-form leave-one-out among them, and its gradients are taken at the rows left out. Their mean
-outer product has eigenvalues λ_1 ≥ λ_2 ≥ …, none of which is 0 in a finite sample. So they are tested in turn:
+whatever the truth. So the kernel here keeps M = I. Folds of whole groups are left out in turn; a kernel ridge machine is fitted
+to the others, its bandwidth and ridge chosen by closed-form leave-one-out among them, and its gradients are taken at the rows
+left out. Their mean outer product, times the R² there (a machine that predicts nothing has gradients too), has eigenvalues
+λ_1 ≥ λ_2 ≥ …, none of which is 0 in a finite sample. So they are tested in turn:
 
     λ_1    against the whole procedure under permuted labels: exact.
     λ_k    against the whole procedure on labels that depend on k − 1 directions alone: ĝ of the coordinates along them (placed
@@ -45,10 +46,10 @@ class Relevant:
     """The directions a quantity depends on.
 
     Attributes:
-        dimension: the count with its one-sided interval; `p_values`: of λ_1, λ_2, … as far as they were tested; `bounds`: what
-            each exceeds in 5 % of the refits under its null.
-        eigenvalues: (r,) of the cross-fitted AGOP, greatest first; `directions`: (d, k) of those counted, orthonormal in the
-            coordinates that the kernel saw (`scale` (d,) divides the states).
+        dimension: the count with its one-sided interval.
+        p_values: of λ_1, λ_2, … as far as they were tested; `bounds`: what each exceeds in 5 % of the refits under its null.
+        eigenvalues: (r,) of the cross-fitted AGOP times R², greatest first.
+        directions: (d, k) of those counted, orthonormal in the coordinates that the kernel saw: states divided by `scale` (d,).
     """
 
     dimension: Reading
@@ -127,8 +128,8 @@ def _reading(
     n, d = states.shape
     coordinates = "standardised" if standardise else "raw"
     method = (
-        f"eigenvalues of the AGOP of a {kernel} ridge machine at M = I, cross-fitted over {folds} folds of groups, {coordinates} "
-        f"coordinates, tested in turn against {permutations} refits, at most {most}; one-sided interval"
+        f"eigenvalues of the AGOP of a {kernel} ridge machine at M = I, times its R², cross-fitted over {folds} folds of groups, "
+        f"{coordinates} coordinates, tested in turn against {permutations} refits, at most {most}; one-sided interval"
     )
     null = Null(0.0, 0.0, 0.0, 1 - ALPHA, permutations, p, "the same procedure under permuted labels")
     return Reading(float(count), float(count), float(max(d, count)), 1 - ALPHA, n, UNIT, null, method)

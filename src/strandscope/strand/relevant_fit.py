@@ -106,7 +106,8 @@ class Fold:
     train: Tensor
     values: Tensor
     vectors: Tensor
-    slopes: Tensor  # (held, train)
+    slopes: Tensor  # (held, train), and the kernel itself
+    across: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,25 +127,33 @@ class Machine:
             parts = []
             for seen in whole:
                 values, vectors = torch.linalg.eigh(seen.values[train][:, train])
-                parts.append(Fold(held, train, values.clamp_min(0), vectors, seen.slopes[held][:, train]))
+                parts.append(
+                    Fold(held, train, values.clamp_min(0), vectors, seen.slopes[held][:, train], seen.values[held][:, train])
+                )
             folds.append(tuple(parts))
         return cls(kernel, points, tuple(folds))
 
     def agop(self, wanted: Tensor) -> Tensor:
-        """(draws, r, r) from targets (n, draws, outputs)."""
+        """(draws, r, r) from targets (n, draws, outputs): the mean outer product of gradients at rows left out, times the share
+        of the targets' variance that is predicted there (R², 0 where it is below): what predicts nothing has gradients too.
+        """
         n, draws, outputs = wanted.shape
         r = self.points.shape[1]
-        total = wanted.new_zeros(draws, r, r)
+        total, missed, spread = wanted.new_zeros(draws, r, r), wanted.new_zeros(draws), wanted.new_zeros(draws)
         step = max(1, BLOCK // (n * outputs * r))
         for fold in self.folds:
-            seen = wanted[fold[0].train]
-            seen = seen - seen.mean(0)
-            alphas, bandwidth = _weights(fold, seen)
+            seen, held = wanted[fold[0].train], wanted[fold[0].held]
+            mean = seen.mean(0)
+            alphas, bandwidth = _weights(fold, seen - mean)
+            spread += (held - mean).square().sum((0, 2))
             for number, part in enumerate(fold):
                 mine = torch.nonzero(bandwidth == number)[:, 0]
                 for columns in mine.split(step) if len(mine) else ():
-                    total[columns] += self._outer(part, alphas[:, columns])
-        return total / n
+                    weights = alphas[:, columns]
+                    total[columns] += self._outer(part, weights)
+                    told = (part.across @ weights.flatten(1)).view(-1, *weights.shape[1:])
+                    missed[columns] += ((held - mean)[:, columns] - told).square().sum((0, 2))
+        return total / n * (1 - missed / spread).clamp_min(0)[:, None, None]
 
     def _outer(self, fold: Fold, alphas: Tensor) -> Tensor:
         """(columns, r, r): sum over held rows and outputs of gradients' outer products, alphas (train, columns, outputs)."""

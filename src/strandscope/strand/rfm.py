@@ -137,7 +137,7 @@ def iterates(spec: RFMSpec, states: Tensor, labels: Tensor | NDArray, *, spectra
         yield machine
         if iteration < spec.iterations:
             agop = _agop(spec, rows, bandwidth, solved.alphas, metric, seen.slopes)
-            metric, values = _update(spec, rows, agop, spectra)
+            metric, values = update(spec, rows.coordinates, agop, spectra)
             kept = (*kept, values)
 
 
@@ -152,8 +152,8 @@ def _agop(
     return Symmetric(found, rows.basis, spec.diagonal)
 
 
-def _update(spec: RFMSpec, rows: Rows, agop: Symmetric, spectra: bool) -> tuple[Symmetric, Tensor]:
-    """M from the AGOP, and the AGOP's eigenvalues (…, 0 or r)."""
+def update(spec: RFMSpec, points: Tensor, agop: Symmetric, spectra: bool) -> tuple[Symmetric, Tensor]:
+    """M from the AGOP at points (…, n, r), and the AGOP's eigenvalues (…, 0 or r)."""
     matrix, values = agop.matrix, agop.matrix.new_empty(*agop.matrix.shape[:-1], 0)
     if spec.diagonal:
         values = agop.values() if spectra else values
@@ -168,11 +168,7 @@ def _update(spec: RFMSpec, rows: Rows, agop: Symmetric, spectra: bool) -> tuple[
     made = Symmetric(matrix, agop.basis, spec.diagonal)
     if spec.normalise == "none":
         return made, values
-    size = (
-        made.greatest_entry()
-        if spec.normalise == "max"
-        else _spread(spec, rows.coordinates, made) / _spread(spec, rows.coordinates)
-    )
+    size = made.greatest_entry() if spec.normalise == "max" else _spread(spec, points, made) / _spread(spec, points)
     size = size.clamp_min(torch.finfo(matrix.dtype).tiny)
     return replace(made, matrix=matrix / (size[..., None] if spec.diagonal else size[..., None, None])), values
 
