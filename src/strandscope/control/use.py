@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import t as student
 from torch import Tensor
 
 from ..capture.examples import Examples, neutral_prompts
@@ -46,6 +46,8 @@ from ..strand.response import along, inside, normalised
 from ..subject.site import Site
 from .bench import Bench, spread
 from .edit import Ablate
+from .naming import Named as Named
+from .naming import name as name
 
 if TYPE_CHECKING:
     from ..strand.strand import Strand
@@ -215,8 +217,6 @@ def _beyond(own: Floats, others: Floats, topics: NDArray[np.int64]) -> Reading:
 
 def jackknife_ratio(top: Floats, bottom: Floats, topics: NDArray[np.int64]) -> tuple[float, float]:
     """The interval of Σtop/Σbottom, by deleting topics; on a logarithmic scale unless a sum above is 0."""
-    from scipy.stats import t as student
-
     _, topic = np.unique(topics, return_inverse=True)
     count = int(topic.max()) + 1
     above, below = (values.sum() - np.bincount(topic, values, count) for values in (top, bottom))
@@ -280,47 +280,3 @@ def verdict_of(read: Reading, beyond: Reading, ablations: Sequence[Reading], mar
     if shown:
         return "read and used", f"beyond matched directions in {', '.join(shown)}; {figures}"
     return "cannot tell", f"{figures}; neither beyond matched directions nor below the margins"
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A response direction and the concept strand nearest to it; the null of `cosine` is the largest of random directions'."""
-
-    strand: str
-    direction: int
-    concept: str
-    cosine: Reading
-    verdict: Literal["used and named by a concept", "used, unnamed"]
-
-
-def name(response: Strand, concepts: Sequence[Strand]) -> tuple[Named, ...]:
-    """For each direction of a response strand, the concept whose pattern lies nearest, if nearer than chance in so many tries.
-
-    The square of a random direction's cosine is Beta(½, (d − 1)/2) in d dimensions; p is corrected over directions and concepts
-    (Šidák), so that all names together are wrong in at most 5 % of cases.
-
-    Raises:
-        InputError: there is no concept, or one at another site.
-    """
-    if not concepts:
-        raise InputError("concepts: got none, wanted at least one strand at the same site")
-    for concept in concepts:
-        if concept.site != response.site or concept.fingerprint != response.fingerprint:
-            raise InputError(f"strand {concept.name!r}: is not at {response.site} of the same network; find it there")
-    d, k = response.basis.shape
-    patterns = torch.stack([concept.pattern[:, 0].double() for concept in concepts])
-    patterns = patterns / patterns.norm(dim=1, keepdim=True)
-    cosines = (patterns @ response.basis.double()).abs().clamp_max(1.0).numpy()  # (concepts, k)
-    tries = cosines.size
-    chance = beta(0.5, (d - 1) / 2)
-    named = []
-    for number in range(k):
-        best = int(cosines[:, number].argmax())
-        value = float(cosines[best, number])
-        p = float(-np.expm1(tries * np.log1p(-min(chance.sf(value**2), 1 - 1e-16))))
-        low, middle, high = (float(np.sqrt(chance.ppf(q ** (1 / tries)))) for q in (0.025, 0.5, 0.975))
-        null = Null(middle, low, high, LEVEL, 0, p, f"largest |cos| of {tries} pairs with directions at random, in closed form")
-        reading = Reading(value, value, value, None, d, "|cos|", null, "with the pattern of the nearest concept strand")
-        verdict = "used and named by a concept" if p <= ALPHA else "used, unnamed"
-        named.append(Named(response.name, number, concepts[best].name, reading, verdict))
-    return tuple(named)
