@@ -79,7 +79,7 @@ def index(draw: Draw) -> Outcome:
     "diag(1, 1, 0, …)",
     Bands(bias=0.0),
     (100, 200, 2000),
-    Mutation("batches about means of their own", OuterProducts._join, "_take(held, apart, weight)", "_take(held, apart, 0.0)"),
+    Mutation("the mean over a batch for its sum", agops._Running.take, "y[:, step].sum()", "y[:, step].mean()"),
     unit="relative",
 )
 def pair(draw: Draw) -> Outcome:
@@ -154,7 +154,7 @@ def ridge(draw: Draw) -> Outcome:
     Bands(bias=0.0),
     (400, 800, 4000),
     Mutation("signs 0 and 1", agops._signs, "* 2 - 1", ""),
-    Mutation("the probes' noise left in the mean Jacobian", agops._Running.result, "if count > 1:", "if False:"),
+    Mutation("the probes' noise left in the mean Jacobian", agops._Running.result, "(c - 1) / (self.n * self.probes)", "0.0"),
     source=BY_HAND,
     unit="relative",
 )
