@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..provenance import numpy_generator, versions
 from ..reading import Reading
 from ..statistics.resample import permuted_labels
-from .linear import DEFAULT, LOGISTIC, Method, Training
+from .fewshot import examples_needed
+from .linear import DEFAULT, LOGISTIC, RFM, Method, Training
 from .nested import Choice, Evidence, choose, nested_evidence, targets
 from .readings import LEVEL, SiteReading, baselines, detectable, layer_curve, reading
 from .rows import Ordered, States, check_captured
@@ -38,7 +39,9 @@ class Found:
 
     `decodable` is the figure of the whole procedure, `best.evidence` that of its best single site. `band` is the AUROC that the
     best of all sites exceeds under permuted labels in 5 % of cases. `words` and `length` are baselines; `beyond_words` and
-    `beyond_length` the paired differences to them (not measured for rows without text).
+    `beyond_length` the paired differences to them (not measured for rows without text). `examples_needed` is the number of
+    examples a class with which the difference of means at the best site lies within 15° of its limit; its `n` counts the rows
+    that there are.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Found:
     beyond_words: Reading
     beyond_length: Reading
     detectable: Reading
+    examples_needed: Reading
     choices: tuple[str, ...]
     skipped: tuple[str, ...]
 
@@ -76,6 +80,7 @@ def find(
     *,
     methods: Sequence[Method] = DEFAULT,
     logistic: bool = False,
+    rfm: bool = False,
     folds: int = 5,
     permutations: int = 200,
     seed: int = 0,
@@ -86,6 +91,7 @@ def find(
     Args:
         methods: candidates; the default ones are linear in the labels, so that permutations are nearly free.
         logistic: let logistic regression compete too. Its permutations are refits: fewer of them are advisable.
+        rfm: let recursive feature machines compete too, with the top eigenvector of their AGOP. So are theirs, and slower.
         permutations: of the labels, for the null, at least 19, with which p can be .05; 0 leaves the null out, and then the
             verdict is "not tested".
 
@@ -94,7 +100,7 @@ def find(
     """
     check_captured(acts)
     examples = acts.examples
-    candidates = (*methods, *LOGISTIC) if logistic else tuple(methods)
+    candidates = (*methods, *(LOGISTIC if logistic else ()), *(RFM if rfm else ()))
     _refuse(folds, permutations, candidates)
     examples.require(min_per_class=10, folds=folds)
     rows = Ordered.of(acts)
@@ -134,8 +140,15 @@ def find(
     )
     return Found(
         examples.name, examples.classes, decodable, strands[0], strands, layers, band, words, length, beyond_words, beyond_length,
-        detectable(decodable, evidence, labels, groups), _describe_choices(evidence.choices, sites, candidates), rows.skipped,
+        detectable(decodable, evidence, labels, groups), _needed(states[choice.sites[0]], labels, groups, classes),
+        _describe_choices(evidence.choices, sites, candidates), rows.skipped,
     )  # fmt: skip
+
+
+def _needed(states: Tensor, labels: Ints, groups: Ints, classes: int) -> Reading:
+    if classes == 2:
+        return examples_needed(states, labels, groups)
+    return Reading.not_measured("the law is of two classes", unit="examples a class", method="few-shot law")
 
 
 def _refuse(folds: int, permutations: int, methods: Sequence[Method]) -> None:
