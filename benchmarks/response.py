@@ -20,7 +20,7 @@ import strandscope as ss
 from common import Line, Results, Size, Table, main, paired, seconds, timed
 from strandscope.capture.passes import Prefix
 from strandscope.capture.response import exact, respond
-from strandscope.capture.tape import _Taker
+from strandscope.capture.taking import Taker
 from strandscope.capture.tokens import tokenise
 from strandscope.provenance import torch_generator
 from strandscope.subject.attach import Scope, attach
@@ -38,7 +38,7 @@ def tokens_of(subject: ss.Subject, length: int) -> tuple[int, ...]:
 
 def drawn(subject: ss.Subject, ids: tuple[int, ...]) -> tuple[Callable[[], object], Callable[[], object]]:
     """(the draws at all blocks with the context in the cache, putting it there)."""
-    taker = _Taker.of(subject, tuple(subject.sites("resid:*")), "last", None)
+    taker = Taker.of(subject, tuple(subject.sites("resid:*")), "last", None)
     prefix = Prefix(len(ids) - 1, taker._prefilled(ids, Prefix()))
 
     def draws() -> object:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import families
 import strandscope as ss
-from strandscope.capture import laststep, response, tape
+from strandscope.capture import laststep, response, taking
 from strandscope.capture.examples import Examples
 from strandscope.capture.readout import Readout, entropy_of, output_participation, temper
 from strandscope.capture.response import Responses, exact, respond
@@ -84,7 +84,7 @@ def by_hand(subject: ss.Subject, row: Any, site: str, position: int | str = "las
         handle = port.module.register_forward_hook(after)
         try:
             more = {"use_cache": False} if subject.anatomy.tokens else {}
-            made = tape.scores(subject.module(**subject.batch([row.tolist() if subject.anatomy.tokens else row]), **more))
+            made = taking.scores(subject.module(**subject.batch([row.tolist() if subject.anatomy.tokens else row]), **more))
         finally:
             handle.remove()
         return made[0] if made.dim() < 3 else made[0, -1 if answer is None else answer]
@@ -181,8 +181,8 @@ def plainly(family: str) -> Responses:
 @pytest.mark.parametrize("family", CAUSAL)
 def test_both_routes_give_the_same_draws_the_same_gradients(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject, taken = opened(family), []
-    before = tape._Taker.last_step
-    monkeypatch.setattr(tape._Taker, "last_step", lambda *given: taken.append(before(*given)) or taken[-1])
+    before = taking.Taker.last_step
+    monkeypatch.setattr(taking.Taker, "last_step", lambda *given: taken.append(before(*given)) or taken[-1])
     found, wanted = respond(subject, rows_for(subject), "embed,resid:*,attn:2", draws=16, probes=4), plainly(family)
     assert len([one for one in taken if one is not None]) == (0 if family in ("RWKV", "Mamba") else 4)
     for site in found.sites:
@@ -407,3 +407,26 @@ def test_response_streams_what_respond_keeps() -> None:
         assert torch.equal(one.gradients[Site("resid", 1)], kept.at("resid:1")[one.row])
     with pytest.raises(InputError, match="site resid:2: was not asked for; there are resid:1"):
         kept.at("resid:2")
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT-2", "Gemma 2"])
+def test_the_jacobian_to_the_output_is_that_to_a_later_block_and_from_there(family: str) -> None:
+    """Of one token after a cache all of an earlier state's effect goes through the later one."""
+    subject = opened(family)
+    first, later = Site("resid", 0), Site("resid", 2)
+    for one in taking.tapes(subject, rows_for(subject, (7,)), [first, later]):
+        whole = one.pull(torch.eye(one.readout.width))
+        between = one.between(first, later, torch.eye(32))
+        assert near(whole[later] @ between, whole[first])
+        assert not near(whole[later], whole[first], 0.1)
+
+
+def test_steps_are_rows_of_the_jacobian_between_neighbours() -> None:
+    subject = opened("Llama")
+    examples, count = rows_for(subject, (7,)), 4_000
+    (one,) = response.stream(subject, examples, "resid:0,resid:2", draws=8, probes=count, steps=True)
+    (tape,) = taking.tapes(subject, examples, subject.sites("resid:0,resid:2"))
+    jacobian = tape.between(Site("resid", 0), Site("resid", 2), torch.eye(32))
+    assert list(one.steps) == [Site("resid", 0)]
+    rows = one.steps[Site("resid", 0)]
+    assert near(rows.mT @ rows / count, jacobian.mT @ jacobian, 0.1)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from .readout import Readout, entropy_of, temper
-from .tape import At, tapes
+from .taking import tapes
+from .tape import At
 
 if TYPE_CHECKING:
     from ..subject.site import Site

@@ -2,7 +2,7 @@
 
 For a state h of a context, `F = E_{y~p}[∇_h log p(y) ∇_h log p(y)ᵀ] = JᵀAJ` (nats per unit²) is the Fisher information of the
 answer about the state. `respond` gives K gradients whose second moment is F, at every site asked for from one backward pass (see
-`tape.py`); `probes` rows Jᵀu, u ~ N(0, I), whose second moment is JᵀJ; and the participation ratio of A in closed form. What is
+`taking.py`); `probes` rows Jᵀu, u ~ N(0, I), whose second moment is JᵀJ; and the participation ratio of A in closed form. What is
 made of them (traces, dimensions, intervals) is in `statistics`. `exact` gives F itself.
 
 Draws come from a stream named by the seed and the row, so they depend neither on the other rows and their order, nor on the sites
@@ -19,12 +19,10 @@ context's pass holds; `stream` keeps nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +32,10 @@ from ..subject.attach import edited
 from .exact import Exact as Exact
 from .exact import exact as exact
 from .readout import entropy_of, output_participation, temper
-from .tape import At, Tape, tapes
+from .responses import Response as Response
+from .responses import Responses as Responses
+from .taking import tapes
+from .tape import At, Tape
 
 if TYPE_CHECKING:
     from ..subject.site import Site
@@ -44,73 +45,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 _FEWEST = 8  # draws: with fewer, the pairs say next to nothing of a dimension
 _SHARE = 0.8  # of the machine's memory that may be asked for
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Response:
-    """One context: what `Responses` holds of it, without the leading axis.
-
-    `steps[site]`, where asked for, are rows of the Jacobian from that site to the next of those named (probes, d).
-    """
-
-    row: int
-    gradients: Mapping[Site, Tensor]
-    probes: Mapping[Site, Tensor]
-    states: Mapping[Site, Tensor]
-    entropy: float
-    scale: float
-    output: tuple[float, float]
-    width: int  # D, of the output at which A stands
-    steps: Mapping[Site, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """Gradients at sites for each context, in the order of `examples`.
-
-    `gradients[site]` (contexts, draws, d) and `probes[site]` (contexts, probes, d); `states[site]` (contexts, d) the states
-    themselves. `entropy` (contexts) of the answer in nats, after scaling its logits by `scale` β; NaN in a regression.
-    `output_participation` (contexts) is the participation ratio of A, `output_error` the share of it by which leaving out
-    improbable tokens can have moved it; both are empty unless asked for.
-    """
-
-    gradients: Mapping[Site, Tensor]
-    probes: Mapping[Site, Tensor]
-    states: Mapping[Site, Tensor]
-    entropy: Tensor
-    scale: Tensor
-    output_participation: Tensor
-    output_error: Tensor
-    examples: Examples
-    fingerprint: str
-    position: At
-    seed: int
-    noise: float | None = None
-    edited: bool = False
-
-    def __len__(self) -> int:
-        return len(self.entropy)
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return tuple(self.gradients)
-
-    @property
-    def draws(self) -> int:
-        return next(iter(self.gradients.values())).shape[1]
-
-    @property
-    def groups(self) -> np.ndarray:
-        return self.examples.groups
-
-    def at(self, site: str | Site) -> Tensor:
-        """Gradients (contexts, draws, d) at one site."""
-        from ..subject.site import Site as Place
-
-        wanted = Place.parse(site)
-        if wanted not in self.gradients:
-            raise InputError(f"site {wanted}: was not asked for; there are {', '.join(map(str, self.sites))}")
-        return self.gradients[wanted]
 
 
 def respond(
