@@ -8,8 +8,10 @@ import torch
 
 from strandscope.errors import InputError, TrustError
 from strandscope.strand.kernels import Kernel
+from strandscope.strand.linear import Method, Training, fit_scores
 from strandscope.strand.relevant import relevant_dimension, relevant_directions
 from strandscope.strand.rfm import fit, iterates
+from strandscope.strand.rfm_directions import UPDATES, rfm_directions
 from strandscope.strand.rfm_spec import PRESETS, RFMSpec
 
 
@@ -245,6 +247,39 @@ def test_a_spec_that_cannot_be_is_refused(changes, said):
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(InputError, match="notebook, package, tutorial, grokking, xrfm, clas, lin-rfm"):
         RFMSpec.preset("rfm")
+
+
+# --- among the methods of find ---
+
+
+def test_the_direction_for_find_is_that_of_a_refit_and_its_held_out_scores_see_no_label_of_theirs():
+    states, labels = drawn(40, 9), (torch.arange(40) % 2).double()[:, None]
+    states[:, 0] += 2 * labels[:, 0]
+    training, method = Training.of(states), Method("RFM", 0.1)
+    part = torch.arange(10)
+    inside, outside = fit_scores(training, drawn(5, 9, seed=3), [method], labels, [part, torch.arange(10, 40)])
+    standard = (states - states.mean(0)) / states.std(0, correction=0)
+    kept = standard[10:] - standard[10:].mean(0)
+    distance = float((2 * kept.square().sum(1).mean()).sqrt())
+    made = fit(RFMSpec(bandwidth=distance, ridge=0.1, iterations=UPDATES), kept, labels[10:])
+    axis = made.metric.top(1)[1][:, 0]
+    truth, along = labels[10:, 0] - labels[10:].mean(), kept @ axis
+    wanted = (standard[:10] - standard[10:].mean(0)) @ axis * (along @ truth) / (along @ along)
+    torch.testing.assert_close(inside[0, :10, 0], wanted, rtol=1e-3, atol=1e-4)
+    changed = labels.clone()
+    changed[part] = 1 - changed[part]
+    again = fit_scores(training, drawn(5, 9, seed=3), [method], changed, [part, torch.arange(10, 40)])[0]
+    torch.testing.assert_close(again[0, part], inside[0, part])
+    assert outside.shape == (1, 5, 1)
+    weights = training.weights(method, labels)[:, 0]
+    assert float((states @ weights)[labels[:, 0] == 1].mean()) > float((states @ weights)[labels[:, 0] == 0].mean())
+
+
+def test_many_label_columns_are_each_as_alone():
+    rows, labels = drawn(30, 6), (torch.rand(30, 5, generator=torch.Generator().manual_seed(1)) > 0.5).double()
+    together = rfm_directions(rows, labels, 1.0)
+    for column in range(5):
+        torch.testing.assert_close(together[:, [column]], rfm_directions(rows, labels[:, [column]], 1.0), rtol=1e-3, atol=1e-4)
 
 
 # --- known answers ---

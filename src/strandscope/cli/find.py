@@ -19,6 +19,9 @@ from .progress import note, progress
 )
 @click.option("--logistic", is_flag=True, help="Let logistic regression compete too (its permutations are refits, and slow).")
 @click.option(
+    "--rfm", is_flag=True, help="Let recursive feature machines compete too (their permutations are refits, and slower)."
+)
+@click.option(
     "--permutations", type=click.IntRange(min=0), default=200, show_default=True, help="At least 19; with 0 nothing is tested."
 )
 @options.seed
@@ -31,6 +34,7 @@ def find(
     at: str,
     position: str,
     logistic: bool,
+    rfm: bool,
     permutations: int,
     seed: int,
     out: str | None,
@@ -63,7 +67,7 @@ def find(
 
     with progress() as report:
         states = capture(subject, asked.examples, at, position, progress=lambda done, of: report("states", done, of))  # type: ignore[arg-type]
-        found = search(states, logistic=logistic, permutations=permutations, seed=seed, progress=report)
+        found = search(states, logistic=logistic, rfm=rfm, permutations=permutations, seed=seed, progress=report)
     measured = entries.measured(found, asked)
     if as_json:
         made = plain(measured)

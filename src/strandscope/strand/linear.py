@@ -1,4 +1,4 @@
-"""Linear directions in a spectral basis: difference of means, shrunk LDA, ridge, logistic.
+"""Linear directions in a spectral basis: difference of means, shrunk LDA, ridge, logistic, RFM.
 
 The first three are linear in the labels. With a label-free penalty λ the fitted values are H y with one smoothing matrix
 H = U diag(e / (e + λ)) Uᵀ + 11ᵀ/n, where Z = U diag(√e) Vᵀ are the training rows, centred (and standardised) by themselves. So
@@ -10,7 +10,7 @@ one decomposition per site and training set serves every penalty, every inner fo
                           total covariance the discriminant has the within-class direction, and no label enters
     ridge                 λ = c · (mean squared norm of the rows), standardised; c from a grid, chosen by cross-validation
 
-`logistic` is not linear in the labels: it is solved for every label vector, together.
+`logistic` and the recursive feature machine are not linear in the labels: they are solved for every label vector, together.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError, TrustError
+from .rfm_directions import rfm_directions
 
 Ints = NDArray[np.int64]
-Family = Literal["difference of means", "shrunk LDA", "ridge", "logistic"]
+Family = Literal["difference of means", "shrunk LDA", "ridge", "logistic", "RFM"]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to find a direction; `strength` is c for ridge and logistic (λ = c · mean squared norm), unused by the others."""
+    """One way to find a direction; `strength` is c for ridge and logistic (λ = c · mean squared norm) and λ itself for an RFM,
+    whose kernel has 1 on its diagonal; unused by the others."""
 
     family: Family
     strength: float = 0.0
@@ -43,6 +45,7 @@ class Method:
 
 DEFAULT = (Method("difference of means"), Method("shrunk LDA"), Method("ridge", 0.1), Method("ridge", 1.0), Method("ridge", 10.0))
 LOGISTIC = (Method("logistic", 0.01), Method("logistic", 0.1), Method("logistic", 1.0))
+RFM = (Method("RFM", 0.1), Method("RFM", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Training:
         if method.family == "logistic":
             theta, _ = logistic(self.basis * self.values.sqrt(), self.values, labels, self.penalty(method))
             coefficients = theta / self.values.sqrt()[:, None]
+        elif method.family == "RFM":
+            coefficients = rfm_directions(self.basis * self.values.sqrt(), labels, method.strength) / self.values.sqrt()[:, None]
         else:
             coefficients = (self.basis.T @ (labels - labels.mean(0))) / (self.values + self.penalty(method))[:, None]
         return standard.T @ (self.basis @ coefficients) / self.spread.double()[:, None]
@@ -117,7 +122,7 @@ def noise_shares(training: Training, new: Tensor, kind: Ints, methods: Sequence[
     """(methods, k): the share q of the variance of new rows' scores, within their classes, that comes from the noise of each fit.
 
     Fits to `noise` (n, draws · k), labels that groups have nothing of in common, stand for it. Logistic regression is taken as
-    the ridge that its first Newton step is (λ four times as large).
+    the ridge that its first Newton step is (λ four times as large); an RFM is refitted.
 
     Args:
         kind: (m,) class codes of the new rows.
@@ -132,6 +137,9 @@ def noise_shares(training: Training, new: Tensor, kind: Ints, methods: Sequence[
     for method in methods:
         if method.family == "difference of means":
             scores = (new - training.mean).double() @ (training.rows.T.double() @ columns)
+        elif method.family == "RFM":
+            root = training.values.sqrt()
+            scores = across * root @ rfm_directions(training.basis * root, columns, method.strength)
         else:
             lam = training.penalty(method) * (4 if method.family == "logistic" else 1)
             scores = across @ (coefficients * (training.values / (training.values + lam))[:, None])
@@ -173,6 +181,7 @@ def fit_scores(
                 inside[index, part] = gram[part] @ kept
             outside[index] = (new - training.mean).double() @ training.weights(method, labels) * len(labels)
     _fit_logistic(training, across, methods, labels, parts, inside, outside)
+    _fit_rfm(training, across, methods, labels, parts, inside, outside)
     return inside, outside
 
 
@@ -230,6 +239,27 @@ def _fit_logistic(
     for i in chosen:
         theta, intercept = logistic(features, training.values, labels, training.penalty(methods[i]))
         outside[i] = new @ theta + intercept
+
+
+def _fit_rfm(
+    training: Training,
+    across: Tensor,
+    methods: Sequence[Method],
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    inside: Tensor,
+    outside: Tensor,
+) -> None:
+    features, new = training.basis * training.values.sqrt(), across * training.values.sqrt()
+    everything = torch.arange(len(labels))
+    for i, method in enumerate(methods):
+        if method.family != "RFM":
+            continue
+        for part in parts:
+            kept = everything[~torch.isin(everything, part)]
+            found = rfm_directions(features[kept], labels[kept], method.strength)
+            inside[i, part] = (features[part] - features[kept].mean(0)) @ found
+        outside[i] = new @ rfm_directions(features, labels, method.strength)
 
 
 def logistic(
