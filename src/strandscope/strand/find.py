@@ -92,7 +92,6 @@ def find(
         methods: candidates; the default ones are linear in the labels, so that permutations are nearly free.
         logistic: let logistic regression compete too. Its permutations are refits: fewer of them are advisable.
         rfm: let recursive feature machines compete too, with the top eigenvector of their AGOP. So are theirs, and slower.
-        rfm: let recursive feature machines compete too, with the top eigenvector of their AGOP. So are theirs, and slower.
         permutations: of the labels, for the null, at least 19, with which p can be .05; 0 leaves the null out, and then the
             verdict is "not tested".
 
