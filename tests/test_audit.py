@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import torch
 import strandscope as ss
 import tiny_audit
 import tiny_chat
-from strandscope.errors import InputError
+from strandscope.errors import InputError, MissingError, TrustError
 from strandscope.report import stages
 from strandscope.report.asked import packs
-from strandscope.report.finding import Pushes, Report, as_json, from_json
+from strandscope.report.census import census_entry, write
+from strandscope.report.finding import Pushes, Report, Unmeasured, as_json, from_json
 from strandscope.report.markdown import markdown
 from strandscope.statistics.resample import holm
 
@@ -29,13 +31,14 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> ss.Subject:
     return ss.load(tiny_chat.save_model(tmp_path_factory.mktemp("model")), check="full")
 
 
-TRIAL = stages.trial
+TRIAL, USE = stages.trial, stages.use
 
 
 @pytest.fixture(autouse=True)
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
     monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
+    monkeypatch.setattr(stages, "use", tiny_audit.use)
 
 
 def settled(report: Report) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def test_finds_what_is_there_and_says_so_of_what_is_not(subject: ss.Subject, tmp
     verdicts = {one.id: one.verdict for one in done.report.findings}
     assert (verdicts["told.decodable"], verdicts["noise.decodable"]) == ("detected", "not detected")
     assert "would have called detected with power 0.8" in done.report.finding("noise.decodable").detail
+    assert (verdicts["told.used"], verdicts["noise.used"]) == ("read and used", "not measured")
     assert verdicts["told.steer"].startswith(f"moved at {stages.NATS} nats") and verdicts["noise.steer"] == "not measured"
     assert done.report.finding("noise.steer").reading.reason == "the concept was not detected"
     p = [one.reading.null.p for one in done.report.findings if one.id.endswith(".decodable") and one.reading.null]
@@ -172,9 +176,11 @@ def test_a_spoilt_earlier_stage_is_told_and_not_taken(subject: ss.Subject, tmp_p
 def test_quick_keeps_the_permutations_and_says_it_is_quick(subject: ss.Subject, tmp_path: Path) -> None:
     quick, full = ss.audit(subject, [TOLD], tmp_path, quick=True), ss.audit(subject, [TOLD])
     assert quick.report.provenance.permutations == full.report.provenance.permutations == 200
-    assert [one for one in as_json(quick.report)["findings"] if ".steer" not in one["id"]] == [
-        one for one in as_json(full.report)["findings"] if ".steer" not in one["id"]
-    ]
+    first, second = (
+        [one for one in as_json(done.report)["findings"] if one["id"].rpartition(".")[2] not in ("used", "steer")]
+        for done in (quick, full)
+    )
+    assert first == second
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["provenance"]["mode"] == "quick"
     assert "; QUICK: fewer and shorter texts" in str(quick) and "Quick audit" in (tmp_path / "report.md").read_text(
         encoding="utf-8"
@@ -249,3 +255,32 @@ def test_the_certificate_stands_in_the_report_or_is_said_to_be_missing(subject: 
     assert "**another** (an estimator): off by 3" in page
     bare = ss.audit(subject, [TOLD], calibrate=False).report
     assert bare.certificate.status == "not measured" and "Certificate: not measured (it was not asked for)" in markdown(bare)
+
+
+def test_use_is_measured_for_what_was_detected_kept_and_taken_again(
+    subject: ss.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "use", USE)
+    ss.audit  # noqa: B018  (the module is loaded where the verb is first named)
+    monkeypatch.setattr(sys.modules["strandscope.audit"], "USING", stages.Using(16, 16, 20))
+    first = ss.audit(subject, [TOLD], tmp_path, steer=False)
+    found = first.report.concepts[0].use
+    assert not isinstance(found, Unmeasured) and found.susceptibility.n == 16 and found.beyond.null is not None
+    assert first.report.finding("told.used").reading == found.beyond and "### Whether it is used" in markdown(first.report)
+    again = ss.audit(subject, [TOLD], tmp_path, steer=False).report
+    assert "told: use" in again.provenance.resumed and again.concepts[0].use == found
+
+
+def test_a_census_stands_in_the_report_if_it_is_of_this_network(subject: ss.Subject, tmp_path: Path) -> None:
+    texts = ss.Examples.from_rows([{"text": row["text"]} for row in tiny_chat.rows(n=24, groups=24)], name="texts")
+    counted = ss.census(subject, texts, contexts=24, draws=32, probes=32, seeds=1, at="resid:1")
+    write(census_entry(counted), tmp_path / "census")
+    report = ss.audit(subject, [TOLD], census=tmp_path / "census").report
+    assert not isinstance(report.census, Unmeasured) and report.census.fingerprint == subject.fingerprint
+    assert "alignment excess" in markdown(report) and from_json(Report, json.dumps(as_json(report)), "report") == report
+    broken = tmp_path / "census" / "census.json"
+    broken.write_text(broken.read_text(encoding="utf-8").replace(subject.fingerprint, "f" * 64), encoding="utf-8")
+    with pytest.raises(TrustError, match="a census of the network ffffffffffff, this one is"):
+        ss.audit(subject, [TOLD], census=tmp_path / "census")
+    with pytest.raises(MissingError, match="there is no such file"):
+        ss.audit(subject, [TOLD], census=tmp_path / "nowhere")

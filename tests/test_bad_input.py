@@ -32,6 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
     monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
+    monkeypatch.setattr(stages, "use", tiny_audit.use)
 
 
 def refused(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
 def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
     monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
+    monkeypatch.setattr(stages, "use", tiny_audit.use)
 
 
 def python(code: str, *, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

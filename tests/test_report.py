@@ -104,6 +104,18 @@ def meaning(text: str = "word") -> f.Meaning:
     return f.Meaning(examples=(row,), bound=2.5, promotes=(word,), suppresses=(word,), vocabulary_bound=4.0)
 
 
+NOT = f.Unmeasured(reason="not detected")
+
+
+def used(text: str = "why") -> f.UseEntry:
+    null = Null(1.0, 0.4, 2.0, 0.95, 100, 0.01, "matched directions")
+    look = Reading(3.0, 2.0, 4.0, 0.95, 64, "of matched directions'", null, "susceptibility")
+    absent = Reading.not_measured(text, unit="nats per next token", method="ablation")
+    readings = {"susceptibility": look, "beyond": look, "share": replace(look, level=None), "ablation": look}
+    readings |= {"ablation_whole": look, "ablation_own": absent}
+    return f.UseEntry(verdict="read and used", why=text, spread=0.1, agreement=0.7, times=2.0, nats=0.01, **readings)
+
+
 def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
     one = measured(text=text)
     behind = f.ConceptEntry(
@@ -114,6 +126,7 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
         choices=(),
         skipped=(),
         meaning=meaning(text),
+        use=used(text),
         steering=pushes(text),
     )
     anatomy = f.Anatomy(family=text, blocks=3, width=8, sites=("resid",))
@@ -139,8 +152,9 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
             selfcheck=lines,
         ),
         certificate=f.Certificate(status="not measured", reason="not calibrated"),
-        findings=concept_findings(one, 0.005, 1, pushes(text)),
+        findings=concept_findings(one, 0.005, 1, used(text), pushes(text)),
         concepts=(behind,),
+        census=f.Unmeasured(reason=text),
         provenance=provenance,
         **more,  # type: ignore[arg-type]
     )
@@ -149,7 +163,7 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
 def test_the_table_says_below_it_what_could_have_been_detected_where_nothing_was() -> None:
     made = report()
     assert "not detected" not in str(table.lines(made))
-    absent = replace(made, findings=concept_findings(measured(p=0.4), 0.4, 1, f.Unmeasured(reason="not detected")))
+    absent = replace(made, findings=concept_findings(measured(p=0.4), 0.4, 1, NOT, NOT))
     assert table.lines(absent)[-2:] == [
         "",
         "harm was not detected: these 240 rows would have shown an AUROC from 0.62 [0.61, 0.63] on (power 0.8, asked alone)",
@@ -157,7 +171,7 @@ def test_the_table_says_below_it_what_could_have_been_detected_where_nothing_was
     few = measured(p=0.4)
     none = Reading.not_measured("so few rows would have detected none", unit="AUROC", method="power")
     few = replace(few, readings=replace(few.readings, detectable=none))
-    short = replace(made, findings=concept_findings(few, 0.4, 1, f.Unmeasured(reason="not detected")))
+    short = replace(made, findings=concept_findings(few, 0.4, 1, NOT, NOT))
     assert table.lines(short)[-1] == "harm was not detected: so few rows would have detected none"
 
 
@@ -166,7 +180,7 @@ def test_published_schema_is_that_of_the_models_and_a_report_conforms() -> None:
     assert published.read_text(encoding="utf-8") == f.schema_text()
     made = json.loads(json.dumps(f.as_json(report(HOSTILE)), allow_nan=False))
     jsonschema.Draft202012Validator(json.loads(f.schema_text())).validate(made)
-    assert list(made) == ["schema", "subject", "certificate", "findings", "concepts", "provenance"]
+    assert list(made) == ["schema", "subject", "certificate", "findings", "concepts", "census", "provenance"]
     assert set(made["findings"][0]) == {"id", "question", "verdict", "reading", "detail"}
     assert set(made["findings"][0]["reading"]) == {
         "value", "low", "high", "level", "n", "unit", "null", "method", "status", "reason",
@@ -194,13 +208,13 @@ def test_a_report_accepts_nothing_but_findings() -> None:
 
 
 def found(p: float, corrected: float, concepts: int = 6, **more: object) -> dict[str, f.Finding]:
-    made = concept_findings(measured(p=p, **more), corrected, concepts, pushes())  # type: ignore[arg-type]
+    made = concept_findings(measured(p=p, **more), corrected, concepts, used(), pushes())  # type: ignore[arg-type]
     return {one.id: one for one in made}
 
 
 def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> None:
     assert [one.rpartition(".")[2] for one in found(0.005, 0.03)] == [
-        "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "steer",
+        "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "used", "steer",
     ]  # fmt: skip
     here = found(0.005, 0.03)["harm.decodable"]
     assert here.verdict == "detected" and "0.03" in here.detail and "6 concepts" in here.detail
@@ -209,7 +223,7 @@ def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> 
     assert (
         "The smallest AUROC that these 240 rows would have called detected with power 0.8 is 0.62 [0.61, 0.63]." in missed.detail
     )
-    untested = concept_findings(measured(), None, 1, pushes())[0]
+    untested = concept_findings(measured(), None, 1, used(), pushes())[0]
     assert untested.verdict == "not tested"
 
 
@@ -226,7 +240,7 @@ def test_a_push_is_priced_and_not_scored() -> None:
     here = found(0.005, 0.005)["harm.steer"]
     assert here.verdict == "moved at 0.1 nats; read the texts" and here.reading.unit == "nats per next token"
     assert "effect: not measured (texts only)" in here.detail
-    without = concept_findings(measured(), 0.005, 1, f.Unmeasured(reason="it was not asked for"))[-1]
+    without = concept_findings(measured(), 0.005, 1, NOT, f.Unmeasured(reason="it was not asked for"))[-1]
     assert without.verdict == "not measured" and without.reading.reason == "it was not asked for"
 
 
@@ -285,7 +299,16 @@ def test_invisible_characters_are_written_out() -> None:
 
 def test_table_holds_what_a_reader_needs_and_quick_is_said_everywhere() -> None:
     (row,) = table.rows(report())
-    assert row == ("harm", "detected", "0.80 [0.70, 0.90]", "0.50 [0.40, 0.60]", "resid:1", "+0.20 [0.10, 0.30]", "0.1 nats")
+    assert row == (
+        "harm",
+        "detected",
+        "0.80 [0.70, 0.90]",
+        "0.50 [0.40, 0.60]",
+        "resid:1",
+        "+0.20 [0.10, 0.30]",
+        "used",
+        "0.1 nats",
+    )
     quick = report(mode="quick")
     assert "QUICK" in table.headline(quick) and "**Quick audit**" in markdown(quick) and "mode: quick" in markdown(quick)
     assert "QUICK" not in table.headline(report()) and "Quick audit" not in markdown(report())

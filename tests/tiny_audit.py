@@ -7,7 +7,8 @@ from typing import Any
 
 from strandscope.control.dose import Dose
 from strandscope.control.steer import Pushed, Steering
-from strandscope.reading import Reading
+from strandscope.control.use import Margin, Use
+from strandscope.reading import Null, Reading
 from strandscope.standards.certificate import Certificate, Line
 
 
@@ -41,6 +42,30 @@ def trial(
     names = [*along, *(f"random {number}" for number in range(1, n_random + 1))]
     pushed = tuple(Pushed(name, one, (f"said {name}",) * len(prompts)) for name in names)
     return Steering(strand.name, strand.site, chat is not False, tuple(prompts), ("said plain",) * len(prompts), pushed)
+
+
+def use(subject: Any, strand: Any, examples: Any, *, contexts: int, draws: int, controls: int, seed: int, progress: Any) -> Use:
+    """What control.use.use returns, without a gradient."""
+
+    def look(value: float, unit: str) -> Reading:
+        null = Null(1.0, 0.5, 1.5, 0.95, controls, 1 / (1 + controls), "stand-in")
+        return Reading(value, value * 0.9, value * 1.1, 0.95, contexts, unit, null, "stand-in")
+
+    return Use(
+        strand.name,
+        strand.site,
+        "read and used",
+        "stand-in",
+        susceptibility=look(3.0, "of a random direction's"),
+        beyond=look(4.0, "of matched directions'"),
+        share=look(0.4, "share"),
+        ablation=look(0.1, "nats per next token"),
+        ablation_whole=look(0.2, "nats per next token"),
+        ablation_own=look(0.3, "nats per next token"),
+        spread=0.1,
+        agreement=0.7,
+        margin=Margin(),
+    )
 
 
 def certificate(**_: Any) -> Certificate:

@@ -2,8 +2,8 @@
 
 The order of work is the method. The network's selfcheck is run in full. For each concept the states are captured and everything
 is found, with its evidence, by `find`; only then are the p-values corrected for the number of concepts asked about (Holm).
-Strands of the concepts that were detected are described and pushed on at a stated cost; the texts are shown and not scored.
-Nothing is chosen here.
+Strands of the concepts that were detected are described, held against matched directions to see whether the network uses them,
+and pushed on at a stated cost; the texts are shown and not scored. Nothing is chosen here.
 
 What it promises: the same seed, data, network and versions give the same figures; a finished stage is kept below `out`, so an
 interrupted audit goes on where it was and says so. `strandscope.audit` is this module and, in the front door, also the verb: the
@@ -27,16 +27,19 @@ from .errors import InputError, TrustError
 from .provenance import versions
 from .report import entries
 from .report.asked import Concept, checked, packs
-from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, as_json
+from .report.census import read
+from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, UseEntry, as_json
 from .report.kept import Kept
 from .report.markdown import markdown
-from .report.stages import FULL, QUICK, Progress, Stages, permutations_for
+from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
 from .report.table import lines
 from .report.verdict import concept_findings, is_detected
 from .statistics.resample import holm
 from .strand.strand import Strand
 from .subject.selfcheck import Check, selfcheck
 from .subject.subject import Subject
+
+NO_CENSUS = "none was given; `strandscope census` takes one, and `strandscope audit --census` puts it here"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def audit(
     quick: bool = False,
     steer: bool = True,
     calibrate: bool = True,
+    census: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Audit:
@@ -77,6 +81,7 @@ def audit(
         out: a folder to write the report to; an audit that was interrupted there goes on where it was.
         quick: two packs unless concepts are named, fewer and shorter texts; the report says so.
         calibrate: stand the quick certificate of this code on this machine beside the figures (made once, then kept).
+        census: a census of this network, as `strandscope census` writes it (census.json or its folder), to stand in the report.
         command: what the reader can run to get this report again.
 
     Raises:
@@ -87,7 +92,9 @@ def audit(
     names, left_out = packs(subject, quick) if concepts is None else (concepts, "")
     asked = checked(names)
     kept = Kept.below(None if out is None else Path(out))
-    stages = Stages(subject, kept, seed, permutations_for(len(asked)), QUICK if quick else FULL, progress)
+    pushing, using = (QUICK, USING_QUICK) if quick else (FULL, USING)
+    stages = Stages(subject, kept, seed, permutations_for(len(asked)), pushing, using, progress)
+    counted = Unmeasured(reason=NO_CENSUS) if census is None else read(census, subject.fingerprint)
     checks = _checked(subject, stages)
 
     found = [stages.find(one) for one in asked]
@@ -97,15 +104,17 @@ def audit(
     for one, (measured, strand), p in zip(asked, found, corrected, strict=True):
         absent = "the concept was not detected" if not is_detected(p) else ""
         meaning = stages.describe(one, strand, absent)
+        used = stages.use(one, strand, absent)
         pushed = stages.push(one, strand, absent or ("" if steer else "it was not asked for"))
-        findings += concept_findings(measured, p, len(asked), pushed)
-        behind.append(_behind(measured, meaning, pushed))
+        findings += concept_findings(measured, p, len(asked), used, pushed)
+        behind.append(_behind(measured, meaning, used, pushed))
 
     report = Report(
         subject=entries.subject_entry(subject, checks),
         certificate=stages.certify(calibrate),
         findings=tuple(findings),
         concepts=tuple(behind),
+        census=counted,
         provenance=Provenance(
             versions=versions(),
             seed=seed,
@@ -129,7 +138,9 @@ def _p(measured: Measured) -> float:
     return null.p
 
 
-def _behind(measured: Measured, meaning: Meaning | Unmeasured, pushed: Pushes | Unmeasured) -> ConceptEntry:
+def _behind(
+    measured: Measured, meaning: Meaning | Unmeasured, used: UseEntry | Unmeasured, pushed: Pushes | Unmeasured
+) -> ConceptEntry:
     return ConceptEntry(
         name=measured.name,
         data=measured.data,
@@ -138,6 +149,7 @@ def _behind(measured: Measured, meaning: Meaning | Unmeasured, pushed: Pushes | 
         choices=measured.choices,
         skipped=measured.skipped,
         meaning=meaning,
+        use=used,
         steering=pushed,
     )
 
@@ -155,7 +167,8 @@ def _checked(subject: Subject, stages: Stages) -> tuple[Check, ...]:
 
 def _limits(quick: bool, left_out: str) -> tuple[str, ...]:
     said = [
-        "That a concept can be read off the states does not say that the network uses it.",
+        "That a concept can be read off the states does not say that the network uses it. Use is asked of one position, the "
+        "last, and of one direction; what is not used there may be used elsewhere.",
         "The evidence holds for rows and groups such as these; other wordings, languages and lengths were not tried.",
         "“Not detected” is about this procedure and this many rows; it does not say that the network does not know the concept.",
         "The effect of a push is shown in texts and not scored; a push in a random direction of the same cost stands beside it.",

@@ -28,6 +28,7 @@ from .progress import note, progress
 @click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
 @click.option("--no-steer", is_flag=True, help="Leave out the texts before and after a push.")
 @click.option("--no-calibrate", is_flag=True, help="Leave out the certificate of the estimators on this machine.")
+@click.option("--census", metavar="DIR", help="A census of MODEL, as `strandscope census` wrote it, to stand in the report.")
 @options.as_json
 @options.opening
 def audit(
@@ -38,6 +39,7 @@ def audit(
     quick: bool,
     no_steer: bool,
     no_calibrate: bool,
+    census: str | None,
     as_json: bool,
     **opening: Any,
 ) -> None:
@@ -69,8 +71,9 @@ def audit(
             quick=quick,
             steer=not no_steer,
             calibrate=not no_calibrate,
+            census=census,
             progress=report,
-            command=_command(model, concepts, out, seed, quick, no_steer, no_calibrate, opening),
+            command=_command(model, concepts, out, seed, quick, no_steer, no_calibrate, census, opening),
         )
     if as_json:
         options.write_json(plain(done.report))
@@ -87,12 +90,15 @@ def _command(
     quick: bool,
     no_steer: bool,
     no_calibrate: bool,
+    census: str | None,
     opening: dict[str, Any],
 ) -> str:
     """The command that gives this report again."""
     words = ["strandscope", "audit", model, *[word for name in concepts for word in ("--concept", name)], "--out", out]
     words += ["--seed", str(seed)] + ["--quick"] * quick + ["--no-steer"] * no_steer
-    words += ["--no-calibrate"] * no_calibrate + ["--offline"] * bool(opening["offline"])
+    words += (
+        ["--no-calibrate"] * no_calibrate + (["--census", census] if census else []) + ["--offline"] * bool(opening["offline"])
+    )
     for name in ("dtype", "device", "revision"):
         words += [f"--{name}", opening[name]] if opening[name] not in ("auto", None) else []
     return shlex.join(words)

@@ -11,15 +11,16 @@ import json
 import os
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
 from .. import io
-from ..errors import InputError
+from ..errors import InputError, TrustError
 from ..provenance import versions
 from ..reading import Reading
-from .finding import as_json, record
+from .record import as_json, from_json, record
 
 if TYPE_CHECKING:
     from ..census.result import Census, Network, Quantity, Sharing, SiteResult
@@ -274,6 +275,22 @@ def write(entry: CensusEntry, folder: str | os.PathLike[str]) -> None:
     with io.staged(folder) as target:
         io.write_text(target / "census.md", markdown(entry))
         io.write_json(target / "census.json", as_json(entry))
+
+
+def read(path: str | os.PathLike[str], fingerprint: str) -> CensusEntry:
+    """The census in a census.json, or in the folder that holds one, of the network with this fingerprint.
+
+    Raises:
+        InputError, MissingError: it cannot be read as such. TrustError: it is of another network.
+    """
+    file = Path(path)
+    file = file / "census.json" if file.is_dir() else file
+    entry: CensusEntry = from_json(CensusEntry, io.read_text(file), str(file))
+    if entry.fingerprint != fingerprint:
+        raise TrustError(
+            f"{file}: a census of the network {entry.fingerprint[:12]}, this one is {fingerprint[:12]}; take its census again"
+        )
+    return entry
 
 
 def schema_text() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..control.dose import Dose
 from ..control.steer import Steering
+from ..control.use import Use
 from ..standards.certificate import Certificate as Issued
 from ..strand.describe import Description, Vocabulary
 from ..strand.find import Found
@@ -32,6 +33,7 @@ from .finding import (
     SubjectEntry,
     Texts,
     TokenRow,
+    UseEntry,
     Word,
 )
 
@@ -170,4 +172,21 @@ def push(along: str, dose: Dose) -> Push:
         predicted=dose.predicted,
         edge=dose.edge,
         how=dose.how,
+    )
+
+
+def use(found: Use) -> UseEntry:
+    return UseEntry(
+        verdict=found.verdict,
+        why=found.why,
+        susceptibility=found.susceptibility,
+        beyond=found.beyond,
+        share=found.share,
+        ablation=found.ablation,
+        ablation_whole=found.ablation_whole,
+        ablation_own=found.ablation_own,
+        spread=found.spread,
+        agreement=found.agreement,
+        times=found.margin.times,
+        nats=found.margin.nats,
     )

@@ -2,29 +2,25 @@
 
 What it promises: a report holds findings and nothing looser; every figure in a finding is a `Reading`, so it has its interval, n,
 unit and method, or says that it was not measured; nothing is a NaN; unknown keys are refused. `schema.json` beside this file
-publishes the shape. Figures are data, never pixels. Nothing here imports torch.
+publishes the shape. Figures are data, never pixels.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, TypeAdapter
 
 from ..errors import InputError
 from ..reading import Reading
+from .census import CensusEntry
+from .record import Unmeasured as Unmeasured
+from .record import as_json as as_json
+from .record import from_json as from_json
+from .record import record
 
 SCHEMA = "strandscope/report/1"
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def record(kind: type[T]) -> type[T]:
-    """A frozen dataclass whose fields are checked when it is made, and which takes no others."""
-    return cast("type[T]", dataclass(frozen=True, kw_only=True, config=_STRICT)(kind))
 
 
 @record
@@ -231,11 +227,25 @@ class Pushes:
 
 
 @record
-class Unmeasured:
-    """A part that is left out, and why."""
+class UseEntry:
+    """Whether the network's next token depends on the strand's direction at the last position; the verdict's finding has why.
 
-    status: Literal["not measured"] = "not measured"
-    reason: str
+    `spread` is the standard deviation of random directions' susceptibilities, `agreement` the cosine of what is read (basis)
+    with what is written (pattern); `times` and `nats` are the margins of the equivalence test.
+    """
+
+    verdict: str
+    why: str
+    susceptibility: Reading
+    beyond: Reading
+    share: Reading
+    ablation: Reading
+    ablation_whole: Reading
+    ablation_own: Reading
+    spread: float
+    agreement: float
+    times: float
+    nats: float
 
 
 @record
@@ -249,6 +259,7 @@ class ConceptEntry:
     choices: tuple[str, ...]
     skipped: tuple[str, ...]
     meaning: Meaning | Unmeasured
+    use: UseEntry | Unmeasured
     steering: Pushes | Unmeasured
 
 
@@ -273,6 +284,7 @@ class Report:
     certificate: Certificate
     findings: tuple[Finding, ...]
     concepts: tuple[ConceptEntry, ...]
+    census: CensusEntry | Unmeasured
     provenance: Provenance
 
     def finding(self, name: str) -> Finding:
@@ -281,21 +293,6 @@ class Report:
             if found.id == name:
                 return found
         raise InputError(f"finding {name!r} is not in this report; there are {', '.join(found.id for found in self.findings)}")
-
-
-def as_json(value: Any) -> Any:
-    """A record as plain JSON values, keys in the order of its fields."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
-
-
-def from_json(kind: type, text: str, where: str) -> Any:
-    """A record of this kind from JSON text; InputError names the place that is wrong."""
-    try:
-        return TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise InputError(f"{where}: {place}: {first['msg']}; delete the file and measure again") from None
 
 
 def json_schema() -> dict[str, Any]:

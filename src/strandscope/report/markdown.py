@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import table
+from ..reading import Reading
+from . import census_page, table
 from .finding import Certificate, ConceptEntry, Finding, Meaning, Pushes, Report, TokenRow, Unmeasured, Word
 from .text import fenced, plain, sparkline
 from .verdict import brief
@@ -23,6 +24,7 @@ def markdown(report: Report) -> str:
         *_verdicts(report),
         *_subject(report),
         *[part for entry in report.concepts for part in _concept(report, entry)],
+        *_census(report),
         *_method(report),
         *_limits(report),
         *_provenance(report),
@@ -86,6 +88,12 @@ def _certificate(made: Certificate) -> str:
     return f"{text} Figures of these estimators cannot be trusted here:\n\n" + "\n".join(red)
 
 
+def _census(report: Report) -> list[str]:
+    if isinstance(report.census, Unmeasured):
+        return ["## Census", f"Not measured: {plain(report.census.reason)}."]
+    return census_page.section(report.census)
+
+
 def _concept(report: Report, entry: ConceptEntry) -> list[str]:
     findings = [found for found in report.findings if found.id.rpartition(".")[0] == entry.name]
     return [
@@ -94,6 +102,7 @@ def _concept(report: Report, entry: ConceptEntry) -> list[str]:
         "\n".join(_sentence(found) for found in findings),
         *_curve(entry),
         *_meaning(entry),
+        *_use(entry),
         *_steering(entry),
     ]
 
@@ -171,6 +180,37 @@ def _vocabulary(meaning: Meaning) -> list[str]:
         f"Through the unembedding it promotes {words(meaning.promotes)}; it suppresses {words(meaning.suppresses)}. {verdict} "
         f"({meaning.vocabulary_bound:.1f} standard deviations for the furthest token, 95 %)."
     ]
+
+
+def _use(entry: ConceptEntry) -> list[str]:
+    head, used = "### Whether it is used", entry.use
+    if isinstance(used, Unmeasured):
+        return [head, f"Not measured: {plain(used.reason)}."]
+    looks = {
+        "susceptibility, of a random direction's": used.susceptibility,
+        "susceptibility, of matched directions'": used.beyond,
+        "share inside the top response subspace": used.share,
+        "ablation on neutral rows (nats)": used.ablation,
+        "ablation on its own rows (nats)": used.ablation_own,
+        "taken out whole, on neutral rows (nats)": used.ablation_whole,
+    }
+    rows = [f"| {name} | {_look(reading)} |" for name, reading in looks.items()]
+    about = (
+        f"**{plain(used.verdict)}**: {plain(used.why)}. "
+        "Beside each figure what as many directions do: random ones for the first, "
+        "ones with the states' covariance for the others. "
+        f"What is written lies at a cosine of {used.agreement:.2f} to what is read."
+    )
+    return [head, about, "\n".join(["| | strand | directions | p |", "| --- " * 4 + "|", *rows])]
+
+
+def _look(reading: Reading) -> str:
+    if reading.value is None or reading.null is None:
+        return f"not measured ({plain(reading.reason)}) | | "
+    own = f"{reading.value:.3g}" if reading.level is None else f"{reading.value:.3g} [{reading.low:.3g}, {reading.high:.3g}]"
+    null = reading.null
+    chance = "" if null.p is None else f"{null.p:.2g}"
+    return f"{own} | {null.value:.3g} [{null.low:.3g}, {null.high:.3g}] | {chance}"
 
 
 def _steering(entry: ConceptEntry) -> list[str]:

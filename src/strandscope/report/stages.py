@@ -17,6 +17,7 @@ from torch import Tensor
 from ..capture.examples import Examples
 from ..capture.record import capture
 from ..control.steer import trial
+from ..control.use import use
 from ..errors import InputError, TrustError
 from ..provenance import digest, versions
 from ..standards.certificate import certificate
@@ -26,7 +27,7 @@ from ..subject.port import scores
 from ..subject.subject import Subject
 from . import entries
 from .asked import Asked
-from .finding import Certificate, Meaning, Measured, Pushes, Unmeasured
+from .finding import Certificate, Meaning, Measured, Pushes, Unmeasured, UseEntry
 from .kept import Kept
 
 TELLING = 8  # rows, half the first and half the longest, whose states tell one network from another with the same weights
@@ -64,8 +65,17 @@ class Pushing:
         return asdict(self)
 
 
-FULL = Pushing()
-QUICK = Pushing(prompts=PROMPTS[:1], n_random=1, max_new_tokens=24, dose_prompts=32)
+@dataclass(frozen=True, slots=True)
+class Using:
+    """How much is spent on asking whether a strand is used."""
+
+    contexts: int = 64
+    draws: int = 64
+    controls: int = 100
+
+
+FULL, USING = Pushing(), Using()
+QUICK, USING_QUICK = Pushing(prompts=PROMPTS[:1], n_random=1, max_new_tokens=24, dose_prompts=32), Using(32, 32, 60)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Stages:
     seed: int
     permutations: int
     pushing: Pushing
+    using: Using
     progress: Progress | None
     behaviours: dict[str, str] = field(default_factory=dict)  # by concept
 
@@ -119,6 +130,23 @@ class Stages:
         self.say(f"{asked.name}: meaning", 0, 1)
         made = entries.meaning(strand.describe(self.subject, seed=self.seed), strand)
         self.kept.put(key, "meaning", made)
+        return made
+
+    def use(self, asked: Asked, strand: Strand, absent: str) -> UseEntry | Unmeasured:
+        """Whether the network's next token depends on the strand's direction."""
+        absent = absent or _cannot_push(self.subject, asked)
+        if absent:
+            return Unmeasured(reason=absent)
+        key = self._key("use", asked, permutations=self.permutations, using=asdict(self.using))
+        before = self._before(key, "use", UseEntry, f"{asked.name}: use")
+        if before is not None:
+            return before
+        try:
+            found = use(self.subject, strand, asked.examples, seed=self.seed, progress=self._told(asked), **asdict(self.using))
+        except (InputError, TrustError) as error:  # such as: no gradient at this site; the rest of the audit stands
+            return Unmeasured(reason=str(error))
+        made = entries.use(found)
+        self.kept.put(key, "use", made)
         return made
 
     def push(self, asked: Asked, strand: Strand, absent: str) -> Pushes | Unmeasured:

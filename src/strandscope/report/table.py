@@ -6,13 +6,16 @@ from .finding import Report
 from .text import aligned, visible
 from .verdict import brief
 
-HEADER = ("concept", "verdict", "AUROC", "null", "best site", "beyond the words", "cost of the push")
+HEADER = ("concept", "verdict", "AUROC", "null", "best site", "beyond the words", "used at the last token", "cost of the push")
+_USED = {"read and used": "used", "read, and equivalent to no use at this position": "equivalent to no use"}
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
     made = []
     for entry in report.concepts:
-        found = {name: report.finding(f"{entry.name}.{name}") for name in ("decodable", "best_site", "beyond_words", "steer")}
+        found = {
+            name: report.finding(f"{entry.name}.{name}") for name in ("decodable", "best_site", "beyond_words", "used", "steer")
+        }
         decodable, cost = found["decodable"].reading, found["steer"].reading
         null = (
             "not measured"
@@ -27,6 +30,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
                 null,
                 found["best_site"].verdict,
                 brief(found["beyond_words"].reading, signed=True),
+                _USED.get(found["used"].verdict, found["used"].verdict),
                 "not measured" if cost.value is None else f"{cost.value:.2g} nats",
             )
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..reading import Reading
-from .finding import Finding, Measured, Pushes, Unmeasured
+from .finding import Finding, Measured, Pushes, Unmeasured, UseEntry
 
 LEVEL = 0.05
 STEER_UNIT = "nats per next token"
@@ -18,7 +18,7 @@ NO_EFFECT = "effect: not measured (texts only)"
 
 
 def concept_findings(
-    measured: Measured, corrected: float | None, concepts: int, steering: Pushes | Unmeasured
+    measured: Measured, corrected: float | None, concepts: int, used: UseEntry | Unmeasured, steering: Pushes | Unmeasured
 ) -> tuple[Finding, ...]:
     """The findings of one concept; `corrected` is its p after Holm's correction over so many concepts."""
     return (
@@ -27,6 +27,7 @@ def concept_findings(
         *_baselines(measured),
         *_beyond(measured),
         _detectable(measured),
+        _used(measured, used),
         _steer(measured, steering),
     )
 
@@ -107,6 +108,17 @@ def _detectable(measured: Measured) -> Finding:
     reading = measured.readings.detectable
     question = f"What is the smallest AUROC that these rows would have called detected with power 0.8, for {measured.name} alone?"
     return _finding(measured, "detectable", question, "limit" if reading.value is not None else "not measured", reading, "")
+
+
+def _used(measured: Measured, used: UseEntry | Unmeasured) -> Finding:
+    question = f"Does the network's next token depend on the direction along which {measured.name} is read?"
+    if isinstance(used, Unmeasured):
+        reading = Reading.not_measured(
+            used.reason, unit="of matched directions'", method="susceptibility beside matched directions"
+        )
+        return _finding(measured, "used", question, "not measured", reading, "")
+    ablated = f"Ablated, it costs {brief(used.ablation)} nats on neutral rows and {brief(used.ablation_own)} on its own."
+    return _finding(measured, "used", question, used.verdict, used.beyond, f"{used.why[:1].upper()}{used.why[1:]}. {ablated}")
 
 
 def _steer(measured: Measured, steering: Pushes | Unmeasured) -> Finding:
