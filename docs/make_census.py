@@ -36,7 +36,9 @@ def taken(census: dict[str, Any]) -> dict[str, Any]:
             for one in quantity["against"]:
                 entry[name][one["kind"]] = _figures(one["reading"]) | {"verdict": one["verdict"], "ratio": _figures(one["ratio"])}
         sites.append(entry)
-    about = {name: census[name] for name in ("subject", "fingerprint", "contexts", "draws", "probes", "twins", "level", "date", "seed")}
+    about = {
+        name: census[name] for name in ("subject", "fingerprint", "contexts", "draws", "probes", "twins", "level", "date", "seed")
+    }
     return about | {"strandscope": census["versions"]["strandscope"], "sites": sites}
 
 
@@ -58,10 +60,20 @@ def figure(data: dict[str, Any]) -> None:
     for name in ("random", "scrambled", "trained"):
         points = [site["excess"].get(name) for site in data["sites"]]
         if any(point is None or point["value"] is None for point in points):
-            points = [point if point and point["value"] is not None else dict.fromkeys(("value", "low", "high"), float("nan")) for point in points]
+            points = [
+                point if point and point["value"] is not None else dict.fromkeys(("value", "low", "high"), float("nan"))
+                for point in points
+            ]
         value, low, high = ([point[key] for point in points] for key in ("value", "low", "high"))
         axes.fill_between(places, low, high, color=COLOURS[name], alpha=0.22, linewidth=0)
-        axes.plot(places, value, color=COLOURS[name], marker="o" if name == "trained" else None, markersize=3.5, label=_label(name, data))
+        axes.plot(
+            places,
+            value,
+            color=COLOURS[name],
+            marker="o" if name == "trained" else None,
+            markersize=3.5,
+            label=_label(name, data),
+        )
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())

@@ -267,6 +267,14 @@ def test_pooled_figures_delete_contexts_and_pairs_of_a_group_do_not_meet() -> No
     assert len(twins) == 3
 
 
+def test_a_dimension_that_single_contexts_decide_is_not_measured() -> None:
+    networks = [network(), *three("random")]
+    networks[0].sites["resid:0"].states[:2] = 1e6 * np.eye(12)[0]  # two outsized states, as attention sinks have
+    first, second, _ = compare(networks, SITES, np.arange(40))
+    assert "single contexts decide it" in first["data"].reading.reason and second["data"].reading.value is not None
+    assert first["data"].beside("random").verdict == "cannot tell"
+
+
 # --- one network, by oracles ---
 
 

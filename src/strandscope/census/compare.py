@@ -26,7 +26,7 @@ from ..reading import Reading
 from ..statistics.paired import Contrast, Deleted, Floats, Ints, log_ratio, median, steadied
 from .contexts import LEAST
 from .measure import Measurement, Profile
-from .quantities import MEASURES, Measure
+from .quantities import DIM, MEASURES, Measure
 from .result import Against, Quantity, SiteResult, Verdict
 
 LEVEL = 0.95
@@ -200,6 +200,9 @@ def _alone(
         contrast = log_ratio(Deleted(0.0, np.zeros(len(told[0].without))), told)
         low, high = contrast.interval(LEVEL)
         what = f"{measure.what}; interval by deleting contexts{many}"
+        if measure.unit == DIM and low <= -math.log(networks[0].sites[site].width) and high >= 0:
+            reason = "its interval holds every figure from 1 to the width: single contexts decide it"
+            return Reading.not_measured(reason, unit=measure.unit, method=what, n=len(rows))
         return Reading(math.exp(-contrast.value), _exp(-high), _exp(-low), LEVEL, len(rows), measure.unit, None, what)
     values = np.stack([measure.each(one, one.sites[site])[rows] for one in networks])
     what = f"{measure.what}; median over contexts, interval of the median{many}"

@@ -13,7 +13,9 @@ from ..laws.law import LawResult
 from ..laws.overlap import FEW, overlap_law
 from ..laws.strands import depth, free_composition
 from ..provenance import numpy_generator
+from ..reading import Reading
 from ..statistics.paired import Ints
+from ..strand.mixture import Coverage
 from .compare import measured_rows
 from .measure import Measurement
 from .result import Sharing
@@ -90,7 +92,7 @@ def shared(networks: Sequence[Measurement]) -> tuple[tuple[Sharing, ...], tuple[
                     verdict=found.verdict,
                     reason=found.reason,
                     shared=found.shared,
-                    held=found.measured,
+                    held=_held(curve),
                     difference=found.difference,
                     ceiling=curve.level_of(curve.ceiling, f"own {curve.rank} directions, from half of the draws"),
                     chance=curve.level_of(curve.chance, f"{curve.rank * curve.neighbours} directions at random"),
@@ -98,3 +100,12 @@ def shared(networks: Sequence[Measurement]) -> tuple[tuple[Sharing, ...], tuple[
                 )
             )
     return tuple(entries), tuple(tests)
+
+
+def _held(curve: Coverage) -> Reading:
+    """Of what a context's own directions hold, the share that the nearest strands of the largest library hold."""
+    return curve.reading(
+        lambda kept, near: float(near[..., -1].mean() / curve.ceiling[kept].mean()),
+        unit="share of the ceiling",
+        method=f"nearest strands of {curve.sizes[-1]} contexts, of what a context's own directions hold",
+    )
