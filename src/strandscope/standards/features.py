@@ -253,8 +253,8 @@ def halves(draw: Draw) -> Outcome:
     unit="log",
 )
 def few(draw: Draw) -> Outcome:
-    """50 rows of either class in 40 dimensions, Σ with eigenvalues 1/i, ‖w‖ = 2 along a random direction."""
-    values, w = power_law(1.0, 40), draw.normal(40)
+    """50 rows of either class in 40 dimensions, Σ with eigenvalues 1/√i, ‖w‖ = 2 along a random direction."""
+    values, w = power_law(0.5, 40), draw.normal(40)
     w = 2 * w / w.norm()
     labels = np.arange(100) % 2
     rows = draw.normal(100, 40) * values.sqrt() + torch.as_tensor(labels)[:, None] * w

@@ -86,9 +86,7 @@ def products(draw: Draw) -> Outcome:
     "the eigenvalues, since rank 6 < columns",
     Bands(error=1e-8),
     (2, 10, 50),
-    Mutation(
-        "missing square root of Ω′MΩ", SketchedProducts._factor, "(values[keep].abs() / 2).sqrt()", "(values[keep].abs() / 2)"
-    ),
+    Mutation("missing square root of Ω′MΩ", SketchedProducts._factor, ".abs() / 2).sqrt()", ".abs() / 2)"),
     Mutation("shards merged without their means", SketchedProducts._take, "alpha=weight", "alpha=0.0"),
     source="planted",
     unit="of the largest",
