@@ -1,25 +1,28 @@
 """The law of sharing: do contexts draw from a library of discrete strands, or from a smooth family of them?
 
 What is foretold is the gap: what a new context lacks, with the nearest of N recorded strands, of the share that its own
-directions hold. Both theories see the coverage curve up to N₀ contexts and foretell the gaps at larger N, their distribution
-over contexts and not the mean alone: a heavy-tailed library and a smooth family can have the same mean curve, a power law.
+directions hold. Its scale is 1 where the nearest hold what those of N *unrelated* strands would (more to choose from holds
+more, shared or not: that part is known and no theory's merit) and 0 where they hold what its own do. Both theories see the
+coverage curve up to N₀ contexts and foretell the gaps at larger N, their distribution over contexts and not the mean alone: a
+heavy-tailed library and a smooth family can have the same mean curve, a power law.
 
     discrete   A context's strand has been recorded or it has not. Its type has the weight π, and none of N contexts is of its
                type with probability E(1 − π)^N: Good and Turing's missing mass, π from a Beta distribution fitted to the curve
                of the unseen up to N₀ (one weight, many alike, or a heavy tail). The seen lack what the seen lack at N₀, the
                unseen what the unseen lack; only their shares change with N.
     smooth     Strands vary smoothly with m parameters; nobody's was recorded, but ever nearer ones. Each context's gap falls
-               from what chance leaves to a limit c as c + (chance − c)(1 + N/N_h)^(−2/m): N^(−2/m) once its neighbourhood is
-               sampled, at its own density N_h, which its gap at N₀ gives. m and c are fitted to the mean curve up to N₀; c is
-               at least what a context's own directions would lack with draws without end (extrapolated as 1/draws from its
-               halves and quarters). Six neighbours also interpolate between each other, which can double the exponent: m is an
-               effective number.
+               from 1 to a limit c as c + (1 − c)(1 + N/N_h)^(−2/m): N^(−2/m) once its neighbourhood is sampled, at its own
+               density N_h, which its gap at N₀ gives. m and c are fitted to the mean curve up to N₀; c is at least what a
+               context's own directions would lack with draws without end (extrapolated as 1/draws from its halves and
+               quarters). Six neighbours also interpolate between each other, which can double the exponent: m is an effective
+               number.
 
-"Seen" is fixed beforehand: the nearest strands hold at least half of what lies between chance and the context's own directions.
+"Seen" is fixed beforehand: the context's gap is at most a half.
 A prediction is scored by its CRPS, the mean over contexts of the distance of its distribution from what came (Gneiting &
-Raftery 2007); for a prediction that is one number, the absolute error. The difference of the two scores decides, with its
-interval by the jackknife over blocks of contexts, fits and all: `discrete`, `smooth` or `cannot tell`. Where the nearest
-strands hold no more than chance the verdict is `nothing shared`; where a context's own directions hold no more, or contexts are
+Raftery 2007); for a prediction that is one number, the absolute error. The difference of the two scores, with its interval by
+the jackknife over blocks of contexts, fits and all, says which is nearer, and it is named if its mean is not violated as a law:
+`discrete`, `smooth`, `neither` (both violated, or the nearer one is) or `cannot tell`. Where the nearest strands hold no more
+than unrelated ones the verdict is `nothing shared`; where a context's own directions hold no more than chance, or contexts are
 too few, `out of domain`.
 
 What it cannot tell: what the gaps do beyond the largest library; and contexts that combine many thin strands, each recorded or
@@ -43,19 +46,20 @@ from .law import Control, Law, LawResult, judge
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Sharing = Literal["discrete", "smooth", "cannot tell", "nothing shared", "out of domain"]
+Sharing = Literal["discrete", "smooth", "neither", "cannot tell", "nothing shared", "out of domain"]
 
-SEEN = 0.5  # between chance (0) and the context's own directions (1)
+SEEN = 0.5  # the largest gap of a context that is seen
 REACH = 3.5  # the largest library is at least this many times N₀
 FURTHER = 1.9  # tested from this many times N₀ on
 FEWEST = 4  # sizes up to N₀
-SHARED = 0.05  # of what lies between chance and the ceiling: less is equivalent to nothing
+SHARED = 0.05  # of what lies between unrelated strands and the ceiling: less is equivalent to nothing
 EXPONENTS = np.geomspace(0.1, 6, 40)  # 2/m
 LIMITS = 12  # candidates for c
 NAMES = ("discrete", "smooth")
+UNIT = "share of what there is to hold"
 
 _SYMBOLS = {
-    "S(N)": "share of a new context's response held by the nearest of N contexts' strands, of what its own directions hold (1)",
+    "S(N)": "share held by the nearest of N strands, from unrelated ones (0) to the context's own directions (1)",
     "N": "contexts recorded (1)",
     "N₀": "contexts that the theory is fitted on (1)",
 }
@@ -69,11 +73,11 @@ DISCRETE = Law(
         "S_seen, S_unseen": "S of seen and unseen types at N₀ (1)",
     },
     _DOMAIN,
-    tolerance=0.1,
+    tolerance=0.25,
 )
 SMOOTH = Law(
     "sharing, smooth",
-    "1 − S(N) = c + (1 − S(0) − c)·⟨(1 + N/N_h)^(−2/m)⟩",
+    "1 − S(N) = c + (1 − c)·⟨(1 + N/N_h)^(−2/m)⟩",
     {
         **_SYMBOLS,
         "m": "effective number of parameters (1)",
@@ -81,7 +85,7 @@ SMOOTH = Law(
         "N_h": "contexts that sample the neighbourhood of context h (1)",
     },
     _DOMAIN,
-    tolerance=0.1,
+    tolerance=0.25,
 )
 
 
@@ -90,7 +94,7 @@ class Theory:
     """One theory's extrapolation to the largest library."""
 
     name: str
-    predicted: Reading  # mean share held, of the ceiling
+    predicted: Reading  # mean share held
     ratio: Reading  # measured/predicted share
     score: Reading  # CRPS of the gaps, mean over the tested sizes
     parameters: dict[str, float]
@@ -102,8 +106,7 @@ class Contest:
 
     verdict: Sharing
     difference: Reading  # score of the smooth theory minus that of the discrete one; above 0 the discrete one is nearer
-    measured: Reading  # mean share held at the largest library, of the ceiling
-    shared: Reading  # of what lies between chance and the ceiling, at the largest library
+    shared: Reading  # measured at the largest library: of what lies between unrelated strands and the context's own directions
     theories: tuple[Theory, ...]  # discrete, smooth; empty where neither could be fitted
     fitted: tuple[int, ...]
     tested: tuple[int, ...]
@@ -115,12 +118,6 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     sizes = np.array(coverage.sizes, dtype=np.float64)
     fitted = np.flatnonzero(sizes <= sizes[-1] / REACH * (1 + 1e-9))
     shared = coverage.shared(level)
-    measured = coverage.reading(
-        lambda kept, near: float(near[..., -1].mean() / coverage.ceiling[kept].mean()),
-        unit="share of the ceiling",
-        method=f"nearest strands of {coverage.sizes[-1]} contexts, of what a context's own directions hold",
-        level=level,
-    )
     own = coverage.reading(
         lambda kept, _: float((coverage.ceiling[kept] - coverage.chance[kept]).mean()),
         unit="share of the response",
@@ -130,15 +127,15 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     assert own.low is not None and shared.low is not None and shared.high is not None
     if own.low <= 0:
         why = "a context's own directions hold no more of its response than directions at random: record more draws"
-        return _without("out of domain", why, measured, shared)
+        return _without("out of domain", why, shared)
     if shared.high < SHARED:
-        why = f"the nearest strands hold less than {SHARED} of what lies between chance and a context's own directions"
-        return _without("nothing shared", why, measured, shared)
+        why = f"the nearest strands hold less than {SHARED} of what lies between unrelated strands and a context's own"
+        return _without("nothing shared", why, shared)
     if shared.low <= 0:
-        return _without("cannot tell", "the nearest strands may hold no more than chance", measured, shared)
+        return _without("cannot tell", "the nearest strands may hold no more than unrelated ones", shared)
     if len(fitted) < FEWEST:
         why = f"{len(fitted)} sizes of libraries up to {sizes[-1] / REACH:.0f} contexts, wanted {FEWEST}; record more contexts"
-        return _without("out of domain", why, measured, shared)
+        return _without("out of domain", why, shared)
     tested = np.flatnonzero(sizes >= FURTHER * sizes[fitted[-1]])
     value, without = coverage.replicates(lambda kept, near: _both(coverage, kept, near, fitted, tested))
     theories = tuple(_theory(coverage, which, value, without, level) for which in range(2))
@@ -146,15 +143,13 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     difference = coverage.read(
         float(value[1, 0] - value[0, 0]),
         without[:, 1, 0] - without[:, 0, 0],
-        unit="share of the ceiling",
+        unit=UNIT,
         method=score,
         level=level,
     )
-    assert difference.low is not None and difference.high is not None
-    verdict: Sharing = "discrete" if difference.low > 0 else "smooth" if difference.high < 0 else "cannot tell"
-    reason = "" if verdict != "cannot tell" else "the interval of the difference of the two scores holds 0"
+    verdict, reason = _decided(difference, theories)
     small, large = (tuple(coverage.sizes[k] for k in part) for part in (fitted, tested))
-    return Contest(verdict, difference, measured, shared, theories, small, large, reason)
+    return Contest(verdict, difference, shared, theories, small, large, reason)
 
 
 def results(coverage: Coverage, where: str, level: float = 0.95) -> tuple[Contest, LawResult, LawResult]:
@@ -178,47 +173,63 @@ def results(coverage: Coverage, where: str, level: float = 0.95) -> tuple[Contes
             theory = found.theories[which]
             details = {**theory.parameters, "score": theory.score.value, "fitted": found.fitted, "tested": found.tested}
             test = LawResult(
-                law, where, theory.predicted, found.measured, theory.ratio, judge(theory.ratio, law), control, "", details
+                law, where, theory.predicted, found.shared, theory.ratio, judge(theory.ratio, law), control, "", details
             )
         else:
-            none = Reading.not_measured(found.reason, unit="share of the ceiling", method=law.formula, n=coverage.contexts)
-            test = LawResult(law, where, none, found.measured, none, "out of domain", control, found.reason)
+            none = Reading.not_measured(found.reason, unit=UNIT, method=law.formula, n=coverage.contexts)
+            test = LawResult(law, where, none, found.shared, none, "out of domain", control, found.reason)
         tests.append(test)
     return found, tests[0], tests[1]
 
 
-def _without(verdict: Sharing, reason: str, measured: Reading, shared: Reading) -> Contest:
-    difference = Reading.not_measured(reason, unit="share of the ceiling", method="CRPS", n=measured.n)
-    return Contest(verdict, difference, measured, shared, (), (), (), reason)
+def _without(verdict: Sharing, reason: str, shared: Reading) -> Contest:
+    difference = Reading.not_measured(reason, unit=UNIT, method="CRPS", n=shared.n)
+    return Contest(verdict, difference, shared, (), (), (), reason)
+
+
+def _decided(difference: Reading, theories: tuple[Theory, ...]) -> tuple[Sharing, str]:
+    """Who wins, and why nobody does."""
+    assert difference.low is not None and difference.high is not None
+    off = [judge(theory.ratio, law) == "violated" for theory, law in zip(theories, (DISCRETE, SMOOTH), strict=True)]
+    if all(off):
+        return "neither", "the mean share that either theory foretold is off by more than its tolerance"
+    if difference.low <= 0 <= difference.high:
+        return "cannot tell", "the interval of the difference of the two scores holds 0"
+    nearer_one = 0 if difference.low > 0 else 1
+    if off[nearer_one]:
+        return "neither", f"the {NAMES[nearer_one]} theory is nearer, and off by more than its tolerance"
+    return ("discrete", "") if nearer_one == 0 else ("smooth", "")
 
 
 def _theory(coverage: Coverage, which: int, value: Floats, without: Floats, level: float) -> Theory:
     """The readings of one theory from (theories, figures) and (blocks, theories, figures) of `_both`."""
     score, predicted, held, *parameters = value[which]
-    ratios = np.log(without[:, which, 2] / without[:, which, 1])
-    log = coverage.read(float(np.log(held / predicted)), ratios, unit="", method="logarithm of the ratio", level=level)
-    assert log.value is not None and log.low is not None and log.high is not None
     how = f"the {NAMES[which]} theory, fitted to the libraries up to N₀"
-    value_, low, high = math.exp(log.value), math.exp(log.low), math.exp(log.high)
+    ratio = Reading.not_measured("a share of 0 was foretold", unit="measured/predicted", method=how, n=coverage.contexts)
+    if min(predicted, held, without[:, which, 1:3].min()) > 0:
+        parts = np.log(without[:, which, 2] / without[:, which, 1])
+        log = coverage.read(float(np.log(held / predicted)), parts, unit="", method="logarithm of the ratio", level=level)
+        assert log.value is not None and log.low is not None and log.high is not None
+        middle, low, high = math.exp(log.value), math.exp(log.low), math.exp(log.high)
+        ratio = Reading(middle, low, high, level, log.n, "measured/predicted", None, log.method)
     names = (("weight", "precision"), ("limit", "exponent"))[which]
     return Theory(
         NAMES[which],
-        coverage.read(float(predicted), without[:, which, 1], unit="share of the ceiling", method=how, level=level),
-        Reading(value_, low, high, level, log.n, "measured/predicted", None, log.method),
-        coverage.read(float(score), without[:, which, 0], unit="share of the ceiling", method="CRPS, tested sizes", level=level),
+        coverage.read(float(predicted), without[:, which, 1], unit=UNIT, method=how, level=level),
+        ratio,
+        coverage.read(float(score), without[:, which, 0], unit=UNIT, method="CRPS, tested sizes", level=level),
         dict(zip(names, map(float, parameters), strict=True)),
     )
 
 
 def _both(coverage: Coverage, kept: Ints, nearest: Floats, fitted: Ints, tested: Ints) -> Floats:
     """(2, 5): of the discrete and of the smooth theory the score, predicted and measured mean share, two parameters."""
-    ceiling, chance = (part[kept].mean() for part in (coverage.ceiling, coverage.chance))
-    gaps = (coverage.ceiling[kept, None, None] - nearest) / ceiling
-    line = coverage.chance[kept] + SEEN * (coverage.ceiling[kept] - coverage.chance[kept])
-    unseen = nearest < line[:, None, None]
+    room = coverage.ceiling[kept].mean() - coverage.unrelated[0, kept].mean((0, 1))  # (sizes,)
+    gaps = (coverage.ceiling[kept, None, None] - nearest) / room
+    unseen = gaps > SEEN
     sizes, last = np.array(coverage.sizes, dtype=np.float64), fitted[-1]
     start, new = gaps[..., last].ravel(), unseen[..., last].ravel()
-    top, floor = (ceiling - chance) / ceiling, coverage.quarter[kept].mean() / ceiling - 1
+    top, floor = 1.0, float((coverage.quarter[kept] - coverage.ceiling[kept]).mean() / room[last])
     weight, precision = _fit_missing(sizes[fitted], unseen[..., fitted].mean((0, 1)))
     limit, exponent = _fit_smooth(sizes[fitted] / sizes[last], gaps[..., fitted].mean((0, 1)), start, top, floor)
     lack = [start[~new] if not new.all() else np.zeros(1), start[new] if new.any() else np.array([top])]
@@ -259,7 +270,7 @@ def _fit_missing(sizes: Floats, unseen: Floats) -> tuple[float, float]:
 
 
 def nearer(gaps: Floats, ratio: Floats | float, limit: float, exponent: Floats | float, top: float) -> Floats:
-    """The smooth theory's gaps in a library `ratio` times as large; those outside limit and chance (noise) stay."""
+    """The smooth theory's gaps in a library `ratio` times as large; those outside limit and top (noise) stay."""
     inside = (gaps > limit) & (gaps < top)
     left = np.where(inside, (gaps - limit) / (top - limit), 0.5)  # (1 + N₀/N_h)^(−2/m)
     density = left ** (-1 / np.asarray(exponent)) - 1  # N₀/N_h

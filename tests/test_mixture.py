@@ -1,0 +1,259 @@
+"""The coverage curve against a dense oracle, and both theories of sharing on planted libraries: the right one wins."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from strandscope.errors import InputError, TrustError
+from strandscope.laws.law import laws_json
+from strandscope.laws.sharing import _fit_missing as fit_missing
+from strandscope.laws.sharing import _fit_smooth as fit_smooth
+from strandscope.laws.sharing import contest, crps, missing_mass, nearer, results
+from strandscope.strand.library import Library, strands_of
+from strandscope.strand.mixture import Coverage, coverage, jackknife_error, library_sizes
+
+DRAWS, WIDTH, RANK = 32, 128, 10
+SPECTRUM = np.arange(1, RANK + 1.0) ** -1 / (np.arange(1, RANK + 1.0) ** -1).sum()
+
+
+# --- planted worlds: nothing here is taken from the code that measures them ---
+
+
+def drawn(bases: np.ndarray, generator: np.random.Generator, noise: float = 0.5) -> torch.Tensor:
+    """Gradients (contexts, draws, width) whose metric is bases (contexts, rank, width) with SPECTRUM, plus isotropic noise."""
+    contexts, rank, width = bases.shape
+    inside = generator.standard_normal((contexts, DRAWS, rank)) * np.sqrt(SPECTRUM)
+    rows = inside @ bases + np.sqrt(noise / width) * generator.standard_normal((contexts, DRAWS, width))
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def frames(count: int, generator: np.random.Generator, width: int = WIDTH) -> np.ndarray:
+    return np.linalg.qr(generator.standard_normal((count, width, RANK)))[0].transpose(0, 2, 1)
+
+
+def discrete(contexts: int, types: int, generator: np.random.Generator) -> torch.Tensor:
+    return drawn(frames(types, generator)[generator.integers(0, types, contexts)], generator)
+
+
+def smooth(contexts: int, parameters: int, length: float, generator: np.random.Generator) -> torch.Tensor:
+    """Directions that are Gaussian fields over parameters in a unit cube, with correlation length `length`."""
+    place = generator.random((contexts, parameters))
+    waves = generator.standard_normal((400, parameters)) / length
+    features = np.sqrt(2 / 400) * np.cos(place @ waves.T + 2 * np.pi * generator.random(400))
+    fields = generator.standard_normal((RANK, 400, WIDTH)) / np.sqrt(WIDTH)
+    return drawn(np.einsum("cf,rfd->crd", features, fields), generator)
+
+
+def measured(gradients: torch.Tensor, seed: int = 0, **more) -> Coverage:
+    return coverage(gradients, generator=np.random.default_rng(seed), **more)
+
+
+# --- the measurement ---
+
+
+def test_shares_agree_with_a_dense_oracle() -> None:
+    generator = np.random.default_rng(0)
+    gradients = discrete(14, 3, generator)
+    strands, weights = strands_of(gradients, 4)
+    rows = gradients.double().numpy()
+    for context in range(14):
+        left = np.linalg.svd(rows[context])[2][:4]
+        assert np.abs(strands[context].numpy()[::-1] @ left.T).round(6).tolist() == np.eye(4).tolist()
+    power = np.linalg.svd(rows, compute_uv=False) ** 2
+    assert weights.flip(1).numpy() == pytest.approx(power[:, :4] / power.sum(1, keepdims=True))
+
+    half = gradients[0].double().unflatten(0, (2, -1))
+    orders = [[generator.permutation(np.arange(1, 14)) for _ in range(2)]]
+    found = Library.of(strands).scores(half, orders, (3, 7, 12), 3)
+    for repeat, order in enumerate(orders[0]):
+        for k, size in enumerate((3, 7, 12)):
+            held = [float((half[0] @ strands[i].T).square().sum()) for i in order[:size]]
+            near = order[np.argsort(held)[::-1][:3]]
+            span = np.linalg.qr(np.concatenate([strands[i].numpy() for i in near]).T)[0]
+            a, b = (part.numpy() @ span for part in half)
+            best = np.linalg.svd(a)[2][:4]
+            share = ((b @ best.T) ** 2).sum() / float(half[1].square().sum())
+            assert found[0, repeat, k] == pytest.approx(share, rel=1e-4)
+
+
+def test_the_ceiling_is_what_one_half_finds_and_the_other_scores() -> None:
+    gradients = discrete(24, 4, np.random.default_rng(1))
+    found = measured(gradients, rank=5)
+    for context in (0, 11):
+        a, b = gradients[context].double().numpy().reshape(2, -1, WIDTH)
+        best, few = (np.linalg.svd(rows)[2][:5] for rows in (a, a[: len(a) // 2]))
+        for share, directions in ((found.ceiling, best), (found.quarter, few)):
+            assert share[context] == pytest.approx(((b @ directions.T) ** 2).sum() / (b**2).sum())
+
+
+def test_a_rotation_of_the_space_changes_nothing_that_was_measured() -> None:
+    gradients = discrete(24, 4, np.random.default_rng(2))
+    turn = torch.tensor(np.linalg.qr(np.random.default_rng(3).standard_normal((WIDTH, WIDTH)))[0])
+    scale = torch.tensor(np.random.default_rng(4).uniform(0.1, 10, (24, 1, 1)))
+    one, two = measured(gradients), measured((gradients.double() @ turn) * scale)
+    np.testing.assert_allclose(two.nearest, one.nearest, rtol=1e-4)
+    np.testing.assert_allclose(two.ceiling, one.ceiling, rtol=1e-5)
+    for size in one.pooled:
+        np.testing.assert_allclose(two.pooled[size], one.pooled[size], rtol=1e-4)
+
+
+def test_contexts_of_a_group_never_stand_in_each_others_library() -> None:
+    """Every context has a twin with the same strand; in one group with it, it holds no more than chance."""
+    generator = np.random.default_rng(5)
+    gradients = drawn(np.repeat(frames(30, generator), 2, axis=0), generator)
+    pairs = [f"p{k // 2}" for k in range(60)]
+    apart, together = measured(gradients), measured(gradients, groups=pairs)
+    assert apart.shared().low > 0.5
+    assert abs(together.shared().value) < 0.05
+    assert all(together.blocks[2 * k] == together.blocks[2 * k + 1] for k in range(30))
+
+
+def test_a_block_is_deleted_from_both_roles() -> None:
+    """With one context of a type in every block but one, nobody there is served once that block is out."""
+    generator = np.random.default_rng(6)
+    found = measured(discrete(40, 6, generator), blocks=5, sizes=(6, 20))
+    for block in range(5):
+        assert np.isnan(found.nearest[1 + block][found.blocks == block]).all()
+        assert np.isfinite(found.nearest[1 + block][found.blocks != block]).all()
+    assert np.isfinite(found.nearest[0]).all()
+    value, without = found.replicates(lambda kept, near: float(len(kept)))
+    assert value == 40 and without.tolist() == [40 - int((found.blocks == b).sum()) for b in range(5)]
+    assert jackknife_error(np.array([1.0, 2.0, 3.0])) == pytest.approx(np.sqrt(2 / 3 * 2))
+
+
+def test_the_mean_of_a_curve_has_the_standard_error_of_contexts() -> None:
+    found = measured(discrete(80, 4, np.random.default_rng(7)))
+    reading = found.level_of(found.ceiling, "ceiling")
+    plain = 2 * found.ceiling.std(ddof=1) / np.sqrt(80)
+    assert (reading.high - reading.low) / 2 == pytest.approx(plain, rel=0.35)
+
+
+def test_unrelated_strands_hold_what_choice_alone_gives() -> None:
+    """Where every context has a strand of its own, recorded strands hold what unrelated ones do, and more neighbours to choose
+    from give both more."""
+    generator = np.random.default_rng(8)
+    found = measured(drawn(frames(90, generator), generator))
+    near, unrelated = found.nearest[0].mean((0, 1)), found.unrelated.mean((1, 2))
+    np.testing.assert_allclose(near, unrelated[0], atol=0.02)
+    assert near[-1] > near[0] + 0.02
+    assert abs(found.shared(control=True).value) < 0.03
+    assert contest(found).verdict in ("nothing shared", "cannot tell")
+
+
+def test_library_sizes_end_exactly() -> None:
+    sizes = library_sizes(180)
+    assert (sizes[0], sizes[-1]) == (6, 180)
+    assert all(1.2 < b / a < 1.7 for a, b in pairwise(sizes))
+    assert library_sizes(6) == (6,)
+
+
+# --- the theories, piece by piece ---
+
+
+def test_crps_is_the_mean_distance_of_distributions() -> None:
+    generator = np.random.default_rng(9)
+    values, came = generator.normal(size=40).round(1), generator.normal(size=25).round(1)
+    weights = generator.random(40)
+    weights /= weights.sum()
+    distance = (weights[:, None] * np.abs(values[:, None] - came)).sum(0).mean()
+    spread = (weights[:, None] * weights * np.abs(values[:, None] - values)).sum() / 2
+    assert crps(values, weights, came) == pytest.approx(distance - spread)
+    assert crps(np.array([2.0]), np.ones(1), came) == pytest.approx(np.abs(came - 2).mean())
+
+
+def test_missing_mass_is_that_of_drawn_weights() -> None:
+    generator = np.random.default_rng(10)
+    a, b = 0.6, 5.0
+    weights = generator.beta(a, b, 400_000)
+    for n in (1, 5, 20):
+        assert float(missing_mass(n, a / (a + b), a + b)) == pytest.approx(((1 - weights) ** n).mean(), rel=0.02)
+    assert float(missing_mass(30, 0.05, 1e6)) == pytest.approx(0.95**30, rel=1e-2)
+
+
+def test_fits_find_the_curve_that_was_drawn() -> None:
+    sizes = np.array([6.0, 8, 12, 17, 24, 34, 48])
+    weight, precision = fit_missing(sizes, missing_mass(sizes, 0.03, 9.0))
+    assert float(missing_mass(170, weight, precision)) == pytest.approx(float(missing_mass(170, 0.03, 9.0)), rel=0.01)
+    start = 0.1 + 0.9 * (1 + 48 / np.random.default_rng(11).uniform(10, 60, 300)) ** -0.8
+    ratios = sizes / 48
+    curve = nearer(start, ratios[:, None], 0.1, 0.8, 1.0).mean(-1)
+    limit, exponent = fit_smooth(ratios, curve, start, 1.0, 0.0)
+    far = [nearer(start, 3.5, *found, 1.0).mean() for found in ((0.1, 0.8), (limit, exponent))]
+    assert far[0] == pytest.approx(far[1], abs=0.02)  # its grid of limits is a coarse one
+
+
+def test_the_smooth_theory_ends_in_its_power_law_and_leaves_noise_alone() -> None:
+    gaps = np.array([-0.2, 0.3, 1.1])
+    assert nearer(gaps, 1.0, 0.0, 0.7, 1.0) == pytest.approx(gaps)
+    assert nearer(gaps, 50.0, 0.0, 0.7, 1.0)[[0, 2]].tolist() == [-0.2, 1.1]
+    near, far = nearer(gaps[1:2], 1e6, 0.0, 0.7, 1.0), nearer(gaps[1:2], 1e7, 0.0, 0.7, 1.0)
+    assert float(far[0] / near[0]) == pytest.approx(10**-0.7, rel=1e-3)
+
+
+# --- the theories, on planted worlds ---
+
+
+def test_a_discrete_library_is_told_from_a_smooth_family() -> None:
+    found, law, other = results(measured(discrete(120, 40, np.random.default_rng(0)), 99), "planted")
+    assert found.verdict == "discrete" and found.difference.low > 0
+    assert law.verdict != "violated" and other.verdict != "consistent"
+    assert law.control.verdict == other.control.verdict == "passed"
+    assert 1 / found.theories[0].parameters["weight"] == pytest.approx(40, rel=0.35)  # as many types as were planted
+    json.dumps(laws_json([law, other]), allow_nan=False)
+
+
+def test_a_smooth_family_is_told_from_a_discrete_library() -> None:
+    found, other, law = results(measured(smooth(180, 3, 0.3, np.random.default_rng(0)), 99), "planted")
+    assert found.verdict == "smooth" and found.difference.high < 0
+    assert law.verdict == "consistent" and other.ratio.low > 1
+    assert found.fitted[-1] * 3.4 < found.tested[-1]
+
+
+def test_where_nothing_is_shared_neither_theory_speaks() -> None:
+    generator = np.random.default_rng(12)
+    private = drawn(frames(80, generator, 400), generator)
+    found, *laws = results(measured(private, sizes=(6, 20, 60)), "planted")
+    assert found.verdict == "nothing shared" and "less than 0.05" in found.reason
+    assert [law.verdict for law in laws] == ["out of domain"] * 2
+    noise = torch.tensor(generator.standard_normal((40, DRAWS, WIDTH)))
+    found = contest(measured(noise))
+    assert found.verdict == "out of domain" and "no more" in found.reason
+
+
+def test_few_contexts_are_too_few_to_extrapolate() -> None:
+    found = contest(measured(discrete(40, 6, np.random.default_rng(13))))
+    assert found.verdict == "out of domain" and "record more contexts" in found.reason
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("gradients", "more", "words"),
+    [
+        (torch.ones(20, 30), {}, "wanted \\(contexts, draws, d\\)"),
+        (torch.ones(5, 30, 100), {}, "got 5 contexts"),
+        (torch.ones(20, 10, 100), {}, "10 draws"),
+        (torch.ones(20, 30, 50), {}, "50 dimensions"),
+        (torch.zeros(20, 30, 100), {}, "no response at all"),
+        (torch.ones(20, 30, 100), {"groups": ["a", "b"]}, "groups: got 2"),
+        (torch.ones(20, 30, 100), {"groups": ["a", "b"] * 10}, "at least 4"),
+        (torch.ones(20, 30, 100), {"sizes": (3, 9)}, "sizes: got 3 to 9"),
+        (torch.ones(20, 30, 100), {"sizes": (6, 19)}, "sizes: got 6 to 19"),
+    ],
+)
+def test_bad_input_is_one_sentence(gradients: torch.Tensor, more: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        measured(gradients, **more)
+
+
+def test_a_context_that_is_not_finite_is_named() -> None:
+    gradients = torch.ones(20, 30, 100)
+    gradients[7, 3, 1] = torch.nan
+    with pytest.raises(TrustError, match="context 7"):
+        measured(gradients)
