@@ -61,6 +61,7 @@ def measured(name: str = "harm", p: float = 0.005, words: tuple[float, float] = 
         beyond_words=difference(*words),
         beyond_length=difference(0.1, 0.2),
         detectable=replace(bare, value=0.62, low=0.61, high=0.63),
+        examples_needed=Reading(200.0, 150.0, 260.0, 0.95, 240, "examples a class", None, "few-shot law"),
     )
     return f.Measured(
         name=name,
@@ -214,7 +215,8 @@ def found(p: float, corrected: float, concepts: int = 6, **more: object) -> dict
 
 def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> None:
     assert [one.rpartition(".")[2] for one in found(0.005, 0.03)] == [
-        "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "used", "steer",
+        "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "examples_needed",
+        "used", "steer",
     ]  # fmt: skip
     here = found(0.005, 0.03)["harm.decodable"]
     assert here.verdict == "detected" and "0.03" in here.detail and "6 concepts" in here.detail
@@ -327,3 +329,14 @@ def test_curve_is_drawn_where_its_figures_are() -> None:
 def test_brief_shows_the_interval() -> None:
     assert brief(auroc(0.9993, 0.9984, 1.0)) == "0.999 [0.998, 1.000]"
     assert brief(Reading.not_measured("why", unit="u", method="m")) == "not measured"
+
+
+@pytest.mark.parametrize(("needed", "verdict"), [(100.0, "enough"), (400.0, "too few"), (None, "not measured")])
+def test_examples_that_are_there_are_held_against_those_that_are_needed(needed: float | None, verdict: str) -> None:
+    one = measured()
+    reading = Reading.not_measured("the pilot cannot tell", unit="examples a class", method="few-shot law")
+    if needed is not None:
+        reading = replace(one.readings.examples_needed, value=needed, low=needed, high=needed)
+    one = replace(one, readings=replace(one.readings, examples_needed=reading))
+    made = {each.id: each.verdict for each in concept_findings(one, 0.005, 1, NOT, NOT)}
+    assert made["harm.examples_needed"] == verdict

@@ -90,4 +90,5 @@ def _show(found: Any, measured: Any, rows: str) -> None:
     click.echo(f"beyond words   {found.beyond_words}")
     click.echo(f"beyond length  {found.beyond_length}")
     click.echo(f"detectable     {found.detectable}")
+    click.echo(f"needed for 15° {found.examples_needed}")
     click.echo(f"strand         {visible(str(found.best))}")

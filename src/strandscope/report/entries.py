@@ -107,6 +107,7 @@ def measured(found: Found, asked: Asked) -> Measured:
             beyond_words=found.beyond_words,
             beyond_length=found.beyond_length,
             detectable=found.detectable,
+            examples_needed=found.examples_needed,
         ),
         strand=StrandEntry(
             file=f"strands/{asked.file}",

@@ -139,6 +139,7 @@ class Readings:
     beyond_words: Reading
     beyond_length: Reading
     detectable: Reading
+    examples_needed: Reading
 
 
 @record

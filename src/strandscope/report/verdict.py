@@ -27,6 +27,7 @@ def concept_findings(
         *_baselines(measured),
         *_beyond(measured),
         _detectable(measured),
+        _needed(measured),
         _used(measured, used),
         _steer(measured, steering),
     )
@@ -108,6 +109,16 @@ def _detectable(measured: Measured) -> Finding:
     reading = measured.readings.detectable
     question = f"What is the smallest AUROC that these rows would have called detected with power 0.8, for {measured.name} alone?"
     return _finding(measured, "detectable", question, "limit" if reading.value is not None else "not measured", reading, "")
+
+
+def _needed(measured: Measured) -> Finding:
+    reading = measured.readings.examples_needed
+    question = f"How many examples a class fix the direction of {measured.name} to within 15°?"
+    if reading.value is None:
+        return _finding(measured, "examples_needed", question, "not measured", reading, "")
+    here = min(measured.data.counts.values())
+    detail = f"These rows hold {here} of the smaller class; the law is of the difference of means at the best single site."
+    return _finding(measured, "examples_needed", question, "enough" if here >= reading.value else "too few", reading, detail)
 
 
 def _used(measured: Measured, used: UseEntry | Unmeasured) -> Finding:
