@@ -14,7 +14,7 @@ from typing import Any
 
 from common import HERE, command_line, figures, machine_sentence, settings
 
-ORDER = ("program", "capture", "response", "find", "level", "others")  # timings first
+ORDER = ("program", "capture", "response", "agop", "find", "level", "others")  # timings first
 
 
 def execute(name: str, out: Path, options: list[str]) -> bool:
