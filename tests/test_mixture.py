@@ -208,7 +208,7 @@ def test_a_discrete_library_is_told_from_a_smooth_family() -> None:
 
 
 def test_a_smooth_family_is_told_from_a_discrete_library() -> None:
-    found, other, law = results(measured(smooth(180, 3, 0.3, np.random.default_rng(0)), 99), "planted")
+    found, other, law = results(measured(smooth(180, 4, 0.35, np.random.default_rng(0)), 99), "planted")
     assert found.verdict == "smooth" and found.difference.high < 0
     assert law.verdict == "consistent" and other.ratio.low > 1
     assert found.fitted[-1] * 3.4 < found.tested[-1]
