@@ -131,7 +131,7 @@ def test_the_interval_by_topic_holds_the_mean_as_often_as_it_says() -> None:
 
 def test_doses_grow_with_the_nats(bench: Bench) -> None:
     scales = [find_dose(bench, SITE, vector(), nats).scale.value for nats in (1e-4, 0.001, 0.01, 0.1, 0.3)]
-    assert scales == sorted(scales) and len(set(scales)) == 5
+    assert scales == sorted(scales) and len(set(scales)) == 5  # type: ignore[type-var]
 
 
 def test_a_longer_direction_needs_a_smaller_scale(bench: Bench) -> None:
@@ -343,6 +343,22 @@ def test_a_scale_is_corrected_on_few_prompts_before_many_are_measured(bench: Ben
     assert dose.prompts == 36 and dose.rounding.n == 8 and dose.cost.value == pytest.approx(0.1, rel=0.02)
     assert dose.scale.value == pytest.approx(whole.scale.value, rel=0.025)
     assert dose.scale.low == pytest.approx(whole.scale.low, rel=0.1)
+
+
+def test_few_prompts_are_measured_against_their_own_prediction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the square law holds in each prompt, few that cost twice what the others do send the scale nowhere else."""
+    monkeypatch.setattr(dosing, "FEW", 8)
+    dear = set(bench.some(8).prompts.ids)
+
+    def chi(self: Bench, *_: object) -> np.ndarray:
+        return np.array([2.0 if name in dear else 1.0 for name in self.prompts.ids])
+
+    monkeypatch.setattr(Bench, "susceptibility", chi)
+    monkeypatch.setattr(Bench, "costs", lambda self, _site, edit, _positions: 0.5 * edit.scale**2 * chi(self))
+    seen = counted(monkeypatch)
+    dose = find_dose(bench, SITE, vector(), 0.1)
+    assert seen == [("susceptibility", 36), ("costs", 8), ("costs", 36), ("costs", 8)]
+    assert dose.how == "predicted and confirmed" and dose.cost.value == pytest.approx(0.1)
 
 
 def test_a_network_that_takes_no_text_has_no_neutral_dose() -> None:

@@ -277,7 +277,7 @@ def test_many_edits_of_the_last_position_are_each_by_itself(subject: Subject, be
     edits = [Add(vector(seed), scale) for seed, scale in ((0, 0.5), (1, -2.0), (2, 0.0))]
     seen, tokens = set(), bench.tokens
     wanted = [next_token_logprobs(subject, tokens, {SITE: [(edit, Scope(positions="last"))]}) for edit in edits]
-    for rows, number, said in under_edits(subject, tokens, SITE, edits, batch_rows=7):
+    for rows, number, said in under_edits(subject, tokens, SITE, edits, batch_rows=2):
         assert torch.allclose(said, wanted[number][rows], atol=1e-5)
         seen |= {(row, number) for row in rows}
     assert seen == {(row, number) for row in range(60) for number in range(3)}
@@ -324,6 +324,19 @@ def test_a_price_says_what_pushes_cost(subject: Subject, bench: Bench, positions
     ends = [own_costs(subject, bench, sign * size * vector(), positions)[first].mean() for sign in (1, -1)]
     assert found.a.value == pytest.approx((ends[0] - ends[1]) / (0.5 * size**2 * chi) / 2 / size, rel=0.1)
     assert found.toward.verdict in ("consistent", "underpowered") and found.rounding < 1e-6
+
+
+def test_the_edge_is_tested_on_prompts_that_had_no_part_in_it(bench: Bench) -> None:
+    """Costs made up so that the ratio leaves the band at 1 in the half that predicts and at 3 in the other."""
+    first, sizes = first_half(bench.topics), np.geomspace(0.1, 10, 41)
+    rate = np.where(first, 0.2, 0.2 / 3)  # the ratio is 1 + rate · c
+    up, down = (0.5 * sizes[:, None] ** 2 * (1 + sign * rate * sizes[:, None]).clip(0) for sign in (1, -1))
+    costs = Costs(sizes, up, down, np.ones(len(first)), bench.topics)
+    small = np.arange(len(sizes)) < 2
+    curve = tuple(prices._point(costs, number, 0.0) for number in range(len(sizes)))
+    found, told = prices._tested(costs, small, first, "", "here", curve)
+    assert told.edge.value == pytest.approx(1, rel=1e-6) and found.predicted == told.edge
+    assert found.reading.value == pytest.approx(3, rel=0.01) and found.verdict == "violated"
 
 
 def test_the_halves_share_no_topic_and_do_not_depend_on_the_order(bench: Bench) -> None:
