@@ -140,9 +140,9 @@ _CHI, _UP, _DOWN, _EDGE = _population()
     unit="log",
 )
 def foretold(draw: Draw) -> Outcome:
-    """32 topics of one prompt each, drawn from 400 contexts, none of which carries κ₃ or κ₄ for many others."""
-    rows = draw.numpy.integers(0, 400, TOPICS)
-    found = foretell(Costs(SIZES, _UP[:, rows], _DOWN[:, rows], _CHI[rows], np.arange(TOPICS)), draw.numpy, "standard")
+    """32 topics of four prompts each, drawn from 400 contexts, none of which carries κ₃ or κ₄ for many others."""
+    rows, topics = draw.numpy.integers(0, 400, 4 * TOPICS), np.repeat(np.arange(TOPICS), 4)
+    found = foretell(Costs(SIZES, _UP[:, rows], _DOWN[:, rows], _CHI[rows], topics), draw.numpy, "standard")
     return Outcome.of(found.edge, _EDGE, logarithm=True)
 
 

@@ -184,7 +184,7 @@ def nothing(draw: Draw) -> Outcome:
     "strand.relevant.relevant_directions",
     "1, more in 5 % at most",
     Bands(level=0.05),
-    (80, 150, 2000),
+    (60, 150, 2000),
     Mutation("every eigenvalue against permuted labels", relevant._draws, "if k == 0:", "if True:"),
     source="f(x) = g(w·x)",
 )

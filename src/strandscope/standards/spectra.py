@@ -73,7 +73,7 @@ def isotropic(draw: Draw) -> Outcome:
     "statistics.spectrum.participation",
     "PR = (Σ1/i)²/Σ1/i² = 21.1",
     Bands(bias=0.01, coverage=0.95),
-    (300, 600, 2000),
+    (300, 600, 5000),
     Mutation("swapped axis: the Gram matrix of coordinates", participation, "given @ given.T", "given.T @ given"),
     unit="log",
 )
