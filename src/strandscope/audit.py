@@ -173,6 +173,7 @@ def _limits(quick: bool, left_out: str) -> tuple[str, ...]:
         "“Not detected” is about this procedure and this many rows; it does not say that the network does not know the concept.",
         "The effect of a push is shown in texts and not scored; a push in a random direction of the same cost stands beside it.",
         "States were read at block outputs and at each row's last token only.",
+        "Costs and ablations are measured in the network's own dtype; in bfloat16 rounding alone costs about 0.002 nats.",
     ]
     if quick:
         said.append(

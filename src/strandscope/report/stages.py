@@ -69,8 +69,8 @@ class Pushing:
 class Using:
     """How much is spent on asking whether a strand is used."""
 
-    contexts: int = 64
-    draws: int = 64
+    contexts: int = 48
+    draws: int = 32
     controls: int = 100
 
 
