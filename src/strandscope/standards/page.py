@@ -9,7 +9,8 @@ from .certificate import Certificate, Line
 _HEAD = """# Certificate
 
 {verdict} Every estimator was run on cases whose answer is known: a closed form, or float64 code that imports nothing of the
-estimator. The bands were written down before the first run; which cases were changed after one is in [the log](log.md). Coverage and false positives are judged over so many repetitions that
+estimator. The bands were written down before the first run; which cases were changed after one is in [the log](log.md).
+Coverage and false positives are judged over so many repetitions that
 among {family} estimators that do what they claim one is called wrong in 5 % of certificates. A *slip* is one line of the
 estimator's own code changed into a plausible bug; it has to turn its standard red.
 
