@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from ..errors import InputError
 from . import composed, detection, features, geometry, lawful, machines, spectra, streams
 from .standard import Standard
@@ -29,5 +31,6 @@ def standard(name: str) -> Standard:
         InputError: there is none.
     """
     if name not in _BY_NAME:
-        raise InputError(f"standard {name!r}: there is none; wanted one of {', '.join(_BY_NAME)}")
+        near = "; ".join(difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.3)) or "none"
+        raise InputError(f"standard {name!r}: there is none; the nearest are {near}; `strandscope calibrate --list` names all")
     return _BY_NAME[name]
