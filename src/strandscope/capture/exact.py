@@ -80,13 +80,13 @@ def _exact(
         scale = 1.0 if targets is None else temper(readout.logits, targets[tape.row], f"row {tape.name}")
         rows = tape.pull(torch.eye(readout.width, dtype=readout.output.dtype, device=readout.output.device))
         factor, _ = readout.factor(scale, negligible=torch.finfo(readout.wide).eps / 100)
-        metric = (factor.mT @ factor).cpu()
+        metric = (factor.mT @ factor).to(readout.output.device)
         yield Exact(
             tape.row,
-            {site: _symmetric(rows[site].mT @ metric @ rows[site]) for site in sites},
-            rows if jacobians else {},
+            {site: _symmetric(rows[site].mT @ metric @ rows[site]).cpu() for site in sites},
+            {site: part.cpu() for site, part in rows.items()} if jacobians else {},
             tape.states,
-            metric,
+            metric.cpu(),
             torch.empty(0) if noise is not None else readout.distribution(scale).cpu(),
             float("nan") if noise is not None else entropy_of(readout.logits, scale),
             scale,

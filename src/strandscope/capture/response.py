@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def respond(
         noise=noise,
         seed=seed,
     ):
-        taken.append(response)
+        taken.append(_here(response))
         if progress is not None:
             progress(len(taken), len(examples))
 
@@ -131,7 +132,8 @@ def stream(
     steps: bool = False,
     seed: int = 0,
 ) -> Iterator[Response]:
-    """Each context's response in the order of `examples`; only one is ever held. Arguments as for `respond`.
+    """Each context's response in the order of `examples`; only one is ever held, its gradients on the device of the network's
+    output. Arguments as for `respond`.
 
     Args:
         steps: also as many probes of the Jacobian from each site to the next one named; sites are then named in order of depth.
@@ -175,6 +177,12 @@ def _stream(
             readout.width,
             _steps(tape, sites, probes, seed, row) if steps else {},
         )
+
+
+def _here(response: Response) -> Response:
+    """The same in the machine's own memory."""
+    moved = {kind: {site: rows.cpu() for site, rows in getattr(response, kind).items()} for kind in ("gradients", "probes")}
+    return replace(response, **moved)
 
 
 def _steps(tape: Tape, sites: Sequence[Site], probes: int, seed: int, row: str) -> dict[Site, Tensor]:

@@ -30,7 +30,8 @@ class Tape:
     at_once: int  # gradients pulled together; 0: one after another
 
     def pull(self, cotangents: Tensor) -> dict[Site, Tensor]:
-        """For each cotangent (K, D) at the output, the gradient with respect to the state at every site: (K, d), fp32 or better.
+        """For each cotangent (K, D) at the output, the gradient with respect to the state at every site: (K, d), fp32 or better,
+        on the output's device.
 
         Raises:
             InputError: the output does not depend on a site. TrustError: a gradient is NaN or infinite.
@@ -64,7 +65,7 @@ class Tape:
 
     def _joined(self, site: Site, parts: Sequence[Tensor | None]) -> Tensor:
         wide = self.readout.wide
-        found = [part.detach().to("cpu", wide) for part in parts if part is not None]
+        found = [part.detach().to(self.readout.output.device, wide) for part in parts if part is not None]
         if len(found) < len(parts):
             raise InputError(
                 f"site {site}: the answer has no gradient there (it stands beside or after what the answer is read from, or is "

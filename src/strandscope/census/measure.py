@@ -143,8 +143,7 @@ def measure(
         seed=seed,
     )
     for found in passes:
-        for site in sites:
-            _gather(held[site], found, site)
+        _gather(held, found)
         entropies.append(found.entropy)
         scales.append(found.scale)
         outputs.append(math.log(found.output[0]))
@@ -181,27 +180,56 @@ def in_depth(sites: Sequence[Site]) -> bool:
     return all(site.kind == "resid" for site in sites) and all(one.index < other.index for one, other in pairwise(sites))
 
 
-def _gather(held: _Site, found: Response, site: Site) -> None:
-    """Reduce one context at a site."""
-    rows = found.gradients[site].double()
-    response, jacobian = participations(rows[None]), participations(found.probes[site][None])
-    step = participations(found.steps[site][None]).log if site in found.steps else torch.full((1,), math.nan)
-    figures = (response.trace, response.log, response.variance, jacobian.log, jacobian.variance, step, response.readable())
-    for name, figure in zip(_PER_CONTEXT, figures, strict=True):
-        held.figures[name].append(float(figure[0]))
-    trace = float(response.trace[0])
-    held.rows.append((rows / math.sqrt(trace if trace > 0 else 1.0) * _ROOM).half())
-    held.states.append(found.states[site].double())
+def _gather(held: Mapping[Site, _Site], found: Response) -> None:
+    """Reduce one context at all sites, those of a width together: a GPU works through many small matrices as through one."""
+    for sites in _alike(found.gradients):
+        rows = torch.stack([found.gradients[site] for site in sites]).double()
+        response = participations(rows).cpu()
+        jacobian = participations(torch.stack([found.probes[site] for site in sites])).cpu()
+        steps = _step_logs(found, sites)
+        size = torch.where(response.trace > 0, response.trace, 1.0).sqrt()
+        kept = (rows / size.to(rows)[:, None, None] * _ROOM).half().cpu()
+        readable = response.readable()
+        for number, site in enumerate(sites):
+            figures = (
+                response.trace[number],
+                response.log[number],
+                response.variance[number],
+                jacobian.log[number],
+                jacobian.variance[number],
+                steps.get(site, math.nan),
+                readable[number],
+            )
+            for name, figure in zip(_PER_CONTEXT, figures, strict=True):
+                held[site].figures[name].append(float(figure))
+            held[site].rows.append(kept[number])
+            held[site].states.append(found.states[site].double())
+
+
+def _alike(rows: Mapping[Site, Tensor]) -> list[list[Site]]:
+    """The sites in lists of one width."""
+    lists: dict[int, list[Site]] = {}
+    for site, part in rows.items():
+        lists.setdefault(part.shape[-1], []).append(site)
+    return list(lists.values())
+
+
+def _step_logs(found: Response, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """log PR of the Jacobian from each of these sites to the next, where it was probed."""
+    probed = [site for site in sites if site in found.steps]
+    if not probed:
+        return {}
+    return dict(zip(probed, participations(torch.stack([found.steps[site] for site in probed])).cpu().log, strict=True))
 
 
 def _roots(subject: Subject, contexts: Contexts, sites: Sequence[Site]) -> Iterator[tuple[Site, Tensor]]:
-    """Per site the symmetric root of the activations' covariance (width, width), of trace `width`."""
+    """Per site the symmetric root of the activations' covariance (width, width), of trace `width`, on the network's device."""
     positions: Positions = (1, None) if contexts.lengths is not None else "all"
     counts, sums, squares = 0, {}, {}
     for batch in states_of(subject, contexts.examples, list(sites), positions):
         counts += len(batch.rows)
         for site, states in batch.states.items():
-            wide = states.double()
+            wide = states.to(subject.device).double()
             sums[site] = sums.get(site, 0) + wide.sum(0)
             squares[site] = squares.get(site, 0) + wide.T @ wide
     for site in sites:
@@ -213,9 +241,9 @@ def _roots(subject: Subject, contexts: Contexts, sites: Sequence[Site]) -> Itera
 
 
 def _profile(held: _Site, rows: Tensor, root: Tensor) -> Profile:
-    wide = rows.float() / _ROOM
+    wide = rows.to(root.device).float() / _ROOM
     turned = wide @ root.float()
-    white = participations(turned)
+    white = participations(turned).cpu()
     inverse, overlap = _overlaps(wide)
     inverse_whitened, overlap_whitened = _overlaps(turned)
     return Profile(
@@ -243,12 +271,12 @@ def _coverage(held: _Site, rows: Tensor, contexts: Contexts, generator: np.rando
 
 def _overlaps(rows: Tensor) -> tuple[Floats, Floats]:
     """1/PR of every context and tr F̂ᵢF̂ⱼ of every pair; NaN for a context without a response."""
-    some = rows.flatten(1).any(1).nonzero()[:, 0]
+    some = rows.flatten(1).any(1).nonzero()[:, 0].cpu()
     inverse, pairs = np.full(len(rows), np.nan), np.full((len(rows), len(rows)), np.nan)
     if len(some) >= LEAST:
         found = overlap(rows[some])
-        inverse[some.numpy()] = found.local.numpy()
-        pairs[np.ix_(some.numpy(), some.numpy())] = found.matrix.numpy()
+        inverse[some.numpy()] = found.local.cpu().numpy()
+        pairs[np.ix_(some.numpy(), some.numpy())] = found.matrix.cpu().numpy()
     return inverse, pairs
 
 

@@ -67,7 +67,7 @@ def data_participation(states: Tensor, groups: Ints | None = None, coordinates: 
             return Reading.not_measured(why, unit=unit, method=f"participation ratio of the covariance of {n} rows", n=n)
         moved = math.log(exact[0] / exact[1]) - math.log(own)
     else:
-        member = torch.nn.functional.one_hot(torch.as_tensor(_codes(groups, n))).double()
+        member = torch.nn.functional.one_hot(torch.as_tensor(_codes(groups, n))).to(a)
         ratio, moved = log_ratio(member.T @ a @ member, member.T @ b @ member), 0.0
         units, kind = member.shape[1], "groups"
     method = (
@@ -137,9 +137,9 @@ def _two_nearest(points: Tensor) -> tuple[Tensor, Tensor]:
 def _meeting(errors: Tensor, neighbours: Tensor) -> float:
     """Σ e_i e_j over pairs of points (each with itself too) whose {point, two nearest} have a member in common."""
     n = len(errors)
-    member = torch.zeros(n, n, dtype=torch.float32) if n <= 2048 else None
+    member = torch.zeros(n, n, dtype=torch.float32, device=errors.device) if n <= 2048 else None
     if member is not None:
-        member[torch.arange(n)[:, None], neighbours] = 1.0
+        member.scatter_(1, neighbours, 1.0)
         return float(errors @ ((member @ member.T > 0).double() @ errors))
     holders: list[list[int]] = [[] for _ in range(n)]
     for point, three in enumerate(neighbours.tolist()):

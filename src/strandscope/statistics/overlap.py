@@ -78,7 +78,7 @@ class Overlap:
         both = (self.local[:, None] + self.local[None]) / 2
         kernel = both / n + (1 - 1 / n) * self.matrix
         _, of = np.unique(self.groups, return_inverse=True)
-        member = torch.nn.functional.one_hot(torch.as_tensor(of)).double()
+        member = torch.nn.functional.one_hot(torch.as_tensor(of)).to(kernel)
         return log_ratio(member.T @ torch.ones_like(kernel) @ member, member.T @ kernel @ member)
 
 
@@ -109,7 +109,7 @@ def overlap(rows: Tensor, groups: Ints | None = None) -> Overlap:
     local = participations(rows)
     inverse = local.square / _square_of_trace(lengths)
     matrix = _inner_products(rows, _weights(lengths))
-    apart = torch.as_tensor(codes[:, None] != codes[None])
+    apart = torch.as_tensor(codes[:, None] != codes[None], device=rows.device)
     return Overlap(inverse, matrix, float(matrix[apart].mean()), codes)
 
 
@@ -140,7 +140,7 @@ def _inner_products(rows: Tensor, weights: Tensor) -> Tensor:
     right = rows * norm.to(rows.dtype)
     left = right * (weights[..., None] / norm.square()).to(rows.dtype)
     wide = max(1, min(d, _BLOCK // max(contexts * d, 1)))
-    total = torch.zeros(contexts, contexts, dtype=torch.float64)
+    total = torch.zeros(contexts, contexts, dtype=torch.float64, device=rows.device)
     for start in range(0, d, wide):
         end = min(start + wide, d)
         block = left[..., start:].transpose(-1, -2) @ right[..., start:end]  # (N, d − start, width)

@@ -38,7 +38,7 @@ class LogRatio:
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """(…,) lower and upper end; they always hold `log`."""
-        quantile = torch.as_tensor(student.ppf(0.5 + level / 2, self.degrees.numpy()))
+        quantile = torch.as_tensor(student.ppf(0.5 + level / 2, self.degrees.cpu().numpy())).to(self.log)
         reach = quantile * self.variance.sqrt()
         middle = self.log + torch.maximum(torch.minimum(self.shift, 0.8 * reach), -0.8 * reach)
         return torch.minimum(middle - reach, self.log), torch.maximum(middle + reach, self.log)
@@ -50,7 +50,7 @@ def log_ratio(a: Tensor, b: Tensor) -> LogRatio:
     Where a sum is not positive there is no logarithm, and every figure of that entry is NaN: the caller says what that means.
     """
     n = a.shape[-1]
-    own = torch.eye(n, dtype=torch.bool)
+    own = torch.eye(n, dtype=torch.bool, device=a.device)
     ha, mean_a = _linearised(a.masked_fill(own, 0.0), own)
     hb, mean_b = _linearised(b.masked_fill(own, 0.0), own)
     h, pairs = ha - hb, n * (n - 1)

@@ -16,7 +16,7 @@ measured". Intervals are those of `pairs`, for 32 rows and more.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.stats import t as student
@@ -116,6 +116,10 @@ class Participations:
             one(self.value), one(self.log), one(self.variance), one(self.low), one(self.high), one(self.trace), one(self.square),
             self.rows, one(self.carriers), one(self.drift),
         )  # fmt: skip
+
+    def cpu(self) -> Participations:
+        """The same in the machine's own memory, for who looks at single figures."""
+        return replace(self, **{name: getattr(self, name).cpu() for name in _TENSORS})
 
     def readable(self, floor: float = 0.0, scores: bool = True) -> Tensor:
         """(N,) whether each says anything about its metric (`Participation.unreadable`)."""
