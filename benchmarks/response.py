@@ -50,13 +50,13 @@ def drawn(subject: ss.Subject, ids: tuple[int, ...]) -> tuple[Callable[[], objec
     return draws, lambda: taker._prefilled(ids, Prefix())
 
 
-def both_ways(subject: ss.Subject) -> object:
-    """One forward and backward pass of 64 tokens."""
-    ids = torch.tensor([tokens_of(subject, DRAWS)])
-    zero = torch.zeros(subject.d, requires_grad=True)
+def both_ways(subject: ss.Subject, row: tuple[int, ...]) -> object:
+    """One forward and backward pass of these tokens."""
+    ids = torch.tensor([row], device=subject.device)
+    zero = torch.zeros(subject.d, dtype=subject.dtype, device=subject.device, requires_grad=True)
     with attach(subject, edits={Site("embed"): [(lambda state: state + zero, Scope())]}):
         logits = subject.module(input_ids=ids, use_cache=False).logits
-    loss = logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None]).sum()
+    loss = logits[0, :-1].float().log_softmax(-1).gather(1, ids[0, 1:, None]).sum()
     return torch.autograd.grad(loss, zero)
 
 
@@ -83,7 +83,7 @@ def run(size: Size) -> Results:
     subject = ss.load("smollm2", dtype="float32")
     texts = ss.concept("truth").subset(np.arange(size.of(6, 1)))
     pairs, lines = size.of(7, 1), []
-    base = functools.partial(both_ways, subject)
+    base = functools.partial(both_ways, subject, tokens_of(subject, DRAWS))
     per_site = 0.0
     for length, most in ((16, 1.4), (512, 2.5)):
         draws, prefill = drawn(subject, tokens_of(subject, size.of(length, 12)))

@@ -1,7 +1,8 @@
 """Run every benchmark, each in a fresh process, and write one table of them all: results/README.md.
 
-With `--only NAME …` the others are taken from their last results, each with its own date and machine. A benchmark that fails
-is named in the table; the others still run. The exit code is 1 if one failed to run, not if a figure fell short.
+`scale` needs a GPU and runs where there is one. With `--only NAME …` the others are taken from their last results, each with its
+own date and machine. A benchmark that fails is named in the table; the others still run. The exit code is 1 if one failed to run,
+not if a figure fell short.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common import HERE, command_line, figures, machine_sentence, settings
 
-ORDER = ("program", "capture", "response", "agop", "find", "level", "others")  # timings first
+ORDER = ("program", "capture", "response", "agop", "find", "level", "others", "scale")  # timings first
+HERE_TOO = tuple(name for name in ORDER if name != "scale" or torch.cuda.is_available())  # which needs a GPU
 
 
 def execute(name: str, out: Path, options: list[str]) -> bool:
@@ -48,7 +52,7 @@ def page(reports: dict[str, dict[str, Any] | None]) -> str:
 
 def run() -> int:
     parser = command_line(__doc__ or "")
-    parser.add_argument("--only", nargs="+", choices=ORDER, default=ORDER, metavar="NAME", help=f"of {', '.join(ORDER)}")
+    parser.add_argument("--only", nargs="+", choices=HERE_TOO, default=HERE_TOO, metavar="NAME", help=f"of {', '.join(HERE_TOO)}")
     given = parser.parse_args()
     size, out = settings(given)
     options = ["--data", str(size.data), *([] if size.full else ["--quick"])]
