@@ -1,16 +1,15 @@
-"""Standards of kernel machines: their AGOP against loops in numpy, planted subspaces, and the artefact of iterating."""
+"""Standards of kernel machines: their AGOP against loops in numpy, the artefact of iterating, and how many directions count."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..strand import kernels, relevant, rfm, rfm_solve
+from ..strand import kernels, relevant, rfm_solve
 from ..strand.kernels import Kernel
 from ..strand.relevant import relevant_directions
-from ..strand.rfm import fit, iterates
+from ..strand.rfm import fit
 from ..strand.rfm_spec import RFMSpec
 from .mutation import Mutation
 from .standard import Bands, Draw, Outcome, case
@@ -123,24 +122,6 @@ def centred(draw: Draw) -> Outcome:
 
 
 @case(
-    "product x₀·x₁, RFM",
-    "strand.rfm.fit",
-    "span(e₀, e₁)",
-    Bands(error=0.03),
-    (1, 3, 10),
-    Mutation("M stays the identity", rfm.update, "Symmetric(matrix, agop", "Symmetric(torch.eye(len(matrix)).to(matrix), agop"),
-    source="AGOP of x₀x₁ is diag(1, 1, 0, …)",
-    unit="of the top two eigenvectors outside",
-)
-def product(draw: Draw) -> Outcome:
-    """y = x₀x₁ on 600 Gaussian rows in 30 dimensions, Laplace kernel, five updates of M."""
-    x = draw.normal(600, 30)
-    spec = RFMSpec.preset("tutorial", ridge=1e-4)
-    _, vectors = torch.linalg.eigh(fit(spec, x, x[:, 0] * x[:, 1]).agop().dense())
-    return Outcome(1 - float(vectors[:2, -2:].square().sum()) / 2)
-
-
-@case(
     "rank collapse of iterated RFM",
     "strand.rfm.fit, strand.relevant.relevant_directions",
     "two directions; iterated, the spectrum says one",
@@ -196,38 +177,4 @@ def single(draw: Draw) -> Outcome:
     return Outcome(alarm=found > 1)
 
 
-def addition(p: int, share: float, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One-hot pairs (a, b) and a + b mod p, a random share of the table to train on, the rest to test."""
-    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
-    x = torch.nn.functional.one_hot(pairs, p).flatten(1).double()
-    y = (pairs.sum(1)) % p
-    order = torch.randperm(p * p, generator=draw.torch)
-    seen, new = order[: int(share * p * p)], order[int(share * p * p) :]
-    return x[seen], y[seen], x[new], y[new]
-
-
-@case(
-    "modular addition, RFM",
-    "strand.rfm.iterates",
-    "every sum right, and M circulant",
-    Bands(error=0.3),
-    (1, 1, 3),
-    Mutation("missing square root: power 1", rfm.update, "elif spec.power != 1:", "elif False:"),
-    source="Mallinar et al. (2024), arXiv 2407.20199",
-    unit="share wrong × 30, or off-diagonal part that is not circulant",
-)
-def grokking(draw: Draw) -> Outcome:
-    """p = 31, 65 % of the table, Gaussian kernel, bandwidth 2.5, square root of the centred AGOP, no ridge, 30 updates."""
-    x, y, new, wanted = addition(31, 0.65, draw)
-    spec = RFMSpec.preset("grokking", iterations=30)
-    labels = torch.nn.functional.one_hot(y, 31).double()
-    *_, last = iterates(spec, x, labels, spectra=False)
-    assert last.metric is not None
-    wrong = float((last.predict(new).argmax(-1) != wanted).double().mean())
-    block = last.metric.dense()[:31, :31]
-    around = torch.stack([torch.stack([block[i, (i + k) % 31] for i in range(31)]) for k in range(1, 31)])
-    left = float((around - around.mean(1, keepdim=True)).square().sum() / around.square().sum())
-    return Outcome(max(30 * wrong, left))
-
-
-STANDARDS = (machine, gram, refits, centred, product, collapse, nothing, single, grokking)
+STANDARDS = (machine, gram, refits, centred, collapse, nothing, single)

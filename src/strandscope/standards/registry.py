@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import composed, detection, features, geometry, lawful, machines, spectra, streams
+from . import composed, detection, features, geometry, lawful, learned, machines, spectra, streams
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
@@ -13,6 +13,7 @@ STANDARDS: tuple[Standard, ...] = (
     *features.STANDARDS,
     *spectra.STANDARDS,
     *machines.STANDARDS,
+    *learned.STANDARDS,
     *lawful.STANDARDS,
     *geometry.STANDARDS,
     *composed.STANDARDS,

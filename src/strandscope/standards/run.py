@@ -89,13 +89,13 @@ def calibrate(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Result, ...]:
-    """Run standards (all of them where none is named) and judge them.
+    """Run standards (where none is named, all that run in this mode) and judge them.
 
     Args:
         slips: run the mutations too.
         jobs: processes; 1 stays in this one. Each works with one thread, so that the figures do not depend on it.
     """
-    cases = [standard(name) for name in names] or list(STANDARDS)
+    cases = [standard(name) for name in names] or [case for case in STANDARDS if case.runs(mode)]
     if jobs < 1:
         raise InputError(f"jobs: got {jobs}, wanted at least 1")
     work = [part for case in cases for part in _parts(case, mode, slips, jobs)]

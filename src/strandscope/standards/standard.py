@@ -114,7 +114,10 @@ class Bands:
 
 
 class Repetitions(NamedTuple):
-    """How often: `fast` in tests and for mutants, `quick` beside every report, `certify` for the certificate."""
+    """How often: `fast` in tests and for mutants, `quick` beside every report, `certify` for the certificate.
+
+    What takes a minute has 0 of the first two: it is run for certificates, and where it is named, as often as for these.
+    """
 
     fast: int
     quick: int
@@ -160,7 +163,11 @@ class Standard:
         return self.run(Draw(self.name, number, self.seed))
 
     def repetitions(self, mode: Mode) -> int:
-        return getattr(self.times, mode)
+        return getattr(self.times, mode) or self.times.certify
+
+    def runs(self, mode: Mode) -> bool:
+        """Whether it belongs to all standards in this mode; one that takes a minute does in certificates alone."""
+        return getattr(self.times, mode) > 0
 
 
 def case(
@@ -176,7 +183,7 @@ def case(
     """Make a standard of the function that runs one repetition; its docstring says what the case is.
 
     Args:
-        times: repetitions in tests, quick and certified.
+        times: repetitions in tests, quick and certified; 0, 0, n where one takes a minute.
         slips: mutations, each of which must turn it red.
     """
 
