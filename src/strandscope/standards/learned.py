@@ -56,8 +56,8 @@ def product(draw: Draw) -> Outcome:
     unit="of what may be missing: .12 of R², .05 of the top two eigenvectors",
 )
 def tutorial(draw: Draw) -> Outcome:
-    """y = x₀x₁ on 2,000 Gaussian rows in 100 dimensions, Laplace kernel, L = 10, λ = 10⁻⁴, five updates of M: R² at 2,000 new rows
-    and the share of the top two eigenvectors in the span, means of five draws."""
+    """y = x₀x₁ on 2,000 Gaussian rows in 100 dimensions, Laplace kernel, L = 10, λ = 10⁻⁴, five updates of M: R² at 2,000 new
+    rows and the share of the top two eigenvectors in the span, means of five draws."""
     missed, outside = 0.0, 0.0
     for _ in range(SEEDS):
         x = draw.normal(4000, 100)
