@@ -128,9 +128,9 @@ class _Running:
             rows = gradient.flatten(1)
             self.products.update(rows)
             if self.jacobian is not None and sign is None:
-                self.jacobian[step] += rows.sum(0, dtype=torch.float64)
+                self.jacobian[step] += rows.sum(0, dtype=torch.float64).cpu()
             elif self.jacobian is not None and sign is not None:
-                self.jacobian += (sign.T @ rows).double()
+                self.jacobian += (sign.T @ rows).double().cpu()
 
     def result(self) -> Agop:
         outer, c = self.products.result(), self.outputs

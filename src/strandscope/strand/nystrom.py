@@ -127,7 +127,7 @@ def iterates(
     """The machine at M = I and after each update."""
     _check(spec, states, centres, block)
     values, classes = targets(labels, len(states))
-    values = values.to(states.dtype)
+    values = values.to(states)
     intercept = values.mean(0, keepdim=True) if spec.centre_labels else torch.zeros_like(values[:1])
     order = by_digest(states, seed)
     rows = Rows.of(spec, states)

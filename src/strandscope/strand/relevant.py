@@ -103,7 +103,7 @@ def relevant_directions(
         raise InputError(f"permutations, most: got {permutations} and {most}, wanted at least {round(1 / ALPHA) - 1} and 1")
     order = np.array(sorted(range(len(states)), key=row_digests(states).__getitem__), dtype=np.int64)
     points, basis, scale = _coordinates(states[torch.as_tensor(order)].double(), standardise)
-    wanted = targets(labels, len(states))[0].double()[torch.as_tensor(order)]
+    wanted = targets(labels, len(states))[0].to(points)[torch.as_tensor(order)]
     codes = np.arange(len(states)) if groups is None else np.unique(np.asarray(groups)[order], return_inverse=True)[1]
     generator = numpy_generator(seed, "relevant")
     machine = Machine.of(kernel, points, group_folds(np.zeros(len(order), dtype=np.int64), codes, folds, generator))
@@ -153,11 +153,11 @@ def _draws(machine: Machine, k: int, wanted: Tensor, groups: Ints, draws: int, g
     """(n, draws, outputs): labels that depend on k directions alone, on nothing where k = 0."""
     if k == 0:
         values, codes = torch.unique(wanted, dim=0, return_inverse=True)
-        return values[torch.as_tensor(permuted_labels(codes.numpy(), groups, draws, generator).T.copy())]
+        return values[torch.as_tensor(permuted_labels(codes.cpu().numpy(), groups, draws, generator).T.copy())]
     fitted, residual = reduced(machine, wanted, k)
     n = len(wanted)
     if len(np.unique(groups)) == n:
         order = torch.as_tensor(np.argsort(generator.random((n, draws)), axis=0))
         return fitted[:, None] + residual[order]
-    signs = torch.as_tensor(generator.choice([-1.0, 1.0], size=(int(groups.max()) + 1, draws))[groups])
+    signs = torch.as_tensor(generator.choice([-1.0, 1.0], size=(int(groups.max()) + 1, draws))[groups]).to(fitted)
     return fitted[:, None] + signs[..., None] * residual[:, None]

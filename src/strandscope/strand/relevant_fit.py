@@ -170,7 +170,7 @@ def _weights(fold: tuple[Fold, ...], wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (train, draws, outputs) at each draw's best bandwidth and ridge by leave-one-out, and that bandwidth's number."""
     flat = wanted.flatten(1)
     best = flat.new_full((wanted.shape[1],), torch.inf)
-    chosen, number = torch.zeros_like(wanted), torch.zeros(wanted.shape[1], dtype=torch.long)
+    chosen, number = torch.zeros_like(wanted), torch.zeros(wanted.shape[1], dtype=torch.long, device=wanted.device)
     for index, part in enumerate(fold):
         rotated, squares = part.vectors.T @ flat, part.vectors.square()
         for ridge in RIDGES:

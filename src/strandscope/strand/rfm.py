@@ -121,7 +121,7 @@ def iterates(spec: RFMSpec, states: Tensor, labels: Tensor | NDArray, *, spectra
     if states.shape[-2] > DENSE:
         raise InputError(f"states: got {states.shape[-2]} rows, wanted at most {DENSE}; strand.nystrom.fit takes more")
     values, classes = targets(labels, states.shape[-2])
-    values = values.to(states.dtype)
+    values = values.to(states)
     intercept = values.mean(-2, keepdim=True) if spec.centre_labels else torch.zeros_like(values[..., :1, :])
     wanted = (values - intercept).expand(*states.shape[:-2], *values.shape[-2:])
     rows = Rows.of(spec, states)

@@ -115,7 +115,7 @@ def row_digests(states: Tensor, seed: int = 0) -> list[bytes]:
     """Of each row of (…, n, d) at every site, whatever its place: an order that belongs to the data and not to the caller."""
     rows = states if states.ndim == 2 else states.movedim(-2, 0).flatten(1)
     key = seed.to_bytes(8, "big")
-    return [blake2b(row.tobytes(), digest_size=16, key=key).digest() for row in rows.contiguous().numpy()]
+    return [blake2b(row.tobytes(), digest_size=16, key=key).digest() for row in rows.contiguous().cpu().numpy()]
 
 
 def check_states(states: Tensor) -> None:

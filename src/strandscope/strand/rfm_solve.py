@@ -74,8 +74,7 @@ def choose(spec: RFMSpec, points: Tensor, wanted: Tensor) -> tuple[Tensor, Tenso
 
     Raises TrustError if no pair can be solved at some site.
     """
-    shape, dtype = points.shape[:-2], points.dtype
-    one = torch.ones(shape, dtype=dtype)
+    one = torch.ones(points.shape[:-2], dtype=points.dtype, device=points.device)
     bandwidths = _candidates(spec.bandwidth, BANDWIDTHS, _distance(points) if spec.bandwidth is None else one)
     if not spec.kernel.radial:
         bandwidths = [one]

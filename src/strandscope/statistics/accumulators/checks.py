@@ -14,12 +14,12 @@ LIMIT = 1 << 31  # bytes that one accumulator may hold unless it is told otherwi
 
 
 def rows_of(batch: Tensor, d: int, name: str = "batch") -> Tensor:
-    """The batch in its own precision, checked to be finite rows (n, d)."""
+    """The batch in its own precision, checked to be finite rows (n, d), and in the machine's memory, where sums are kept."""
     if batch.ndim != 2 or batch.shape[1] != d:
         raise InputError(f"{name}: got shape {tuple(batch.shape)}, wanted (rows, {d})")
     if not batch.is_floating_point() or not bool(torch.isfinite(batch.sum())):  # one pass; the sentence costs another
         finite(batch, name)
-    return batch.detach()
+    return batch.detach().cpu()
 
 
 def afford(needed: int, limit: int, what: str, instead: str) -> None:

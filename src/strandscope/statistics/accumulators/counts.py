@@ -68,7 +68,7 @@ class Histogram:
         self.counts = torch.zeros(len(self.edges) + 1, dtype=torch.int64)
 
     def update(self, batch: Tensor) -> None:
-        place = torch.bucketize(finite(batch, "batch").flatten(), torch.tensor(self.edges, dtype=torch.float64), right=True)
+        place = torch.bucketize(finite(batch, "batch").flatten().cpu(), torch.tensor(self.edges, dtype=torch.float64), right=True)
         self.counts += torch.bincount(place, minlength=len(self.counts))
 
     def merge(self, other: Histogram) -> None:
@@ -130,7 +130,7 @@ class Quantiles:
         return math.log((1 + self.error) / (1 - self.error))
 
     def update(self, batch: Tensor) -> None:
-        values = finite(batch, "batch").flatten()
+        values = finite(batch, "batch").flatten().cpu()
         sign = values.sign().long()
         bucket = torch.where(sign != 0, (values.abs().clamp_min(5e-324).log() / self._width).ceil(), 0.0).long()
         keys, counts = torch.stack([sign, bucket], 1).unique(dim=0, return_counts=True)

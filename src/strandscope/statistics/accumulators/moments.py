@@ -111,8 +111,9 @@ class ClassMoments:
             raise InputError(f"labels: got shape {tuple(labels.shape)} of {labels.dtype}, wanted {len(rows)} whole numbers")
         if len(rows) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.parts):
             raise InputError(f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to {len(self.parts) - 1}")
+        codes = labels.cpu()
         for code, part in enumerate(self.parts):
-            part.update(rows[labels == code])
+            part.update(rows[codes == code])
 
     def merge(self, other: ClassMoments) -> None:
         partner(self, other)
