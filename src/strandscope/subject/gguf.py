@@ -46,6 +46,7 @@ def converted(path: Path, fingerprint: str) -> Path:
     target = cache_folder() / "models" / f"{fingerprint}-{metadata.version('transformers')}"
     if target.is_dir():
         return target
+    _check_readers(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{fingerprint[:12]}.", dir=target.parent) as temporary:
@@ -85,12 +86,16 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def check_gguf(path: Path) -> None:
-    """Refuse at once what is not a GGUF file, and say what reading one needs."""
+    """Refuse at once what is not a GGUF file."""
     if not path.is_file():
         raise MissingError(f"{path}: there is no such file; check the path")
     with path.open("rb") as file:
         if file.read(4) != _MAGIC:
             raise InputError(f"{path}: does not begin like a GGUF file; download it again or check the path")
+
+
+def _check_readers(path: Path) -> None:
+    """Say what converting the file needs; one that was converted before needs none of it."""
     missing = [name for name in ("gguf", "accelerate") if util.find_spec(name) is None]
     if missing:
         raise MissingError(f"reading {path.name} needs {' and '.join(missing)}; run: pip install 'strandscope[gguf]'")
