@@ -27,6 +27,7 @@ from common import Line, Results, Size, Table, main, paired, timed
 from response import DRAWS, both_ways, drawn
 from strandscope.capture.record import stream
 from strandscope.capture.response import exact, respond
+from strandscope.errors import StrandscopeError
 from strandscope.provenance import torch_generator
 
 LLAMA = {  # the published configuration of Llama 3.1 8B
@@ -197,7 +198,7 @@ def run(size: Size) -> Results:
             for line in part(subject, size):
                 lines.append(line)
                 _said(f"{line.what}: {line.measured} {line.note}", start)
-        except (RuntimeError, ValueError, SystemExit) as error:  # out of memory, or a refusal: named, and the next part runs
+        except (StrandscopeError, RuntimeError, ValueError, SystemExit) as error:  # out of memory, or a refusal: named, and the next part runs
             failed.append((name, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error) else ''}"))
             _said(f"{name} failed: {failed[-1][1]}\n{traceback.format_exc(limit=-4)}", start)
         if torch.cuda.is_available():
