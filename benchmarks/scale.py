@@ -198,7 +198,7 @@ def run(size: Size) -> Results:
             for line in part(subject, size):
                 lines.append(line)
                 _said(f"{line.what}: {line.measured} {line.note}", start)
-        except (StrandscopeError, RuntimeError, ValueError, SystemExit) as error:  # out of memory, or a refusal: named, and the next part runs
+        except (StrandscopeError, RuntimeError, ValueError, SystemExit) as error:  # named, and the next part runs
             failed.append((name, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error) else ''}"))
             _said(f"{name} failed: {failed[-1][1]}\n{traceback.format_exc(limit=-4)}", start)
         if torch.cuda.is_available():
