@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from strandscope.errors import InputError
-from strandscope.strand.fewshot import _pilot, direction_error, examples_needed, few_shot_curve, few_shot_law
+from strandscope.provenance import numpy_generator
+from strandscope.strand.fewshot import _blocks, _measured, _pilot, direction_error, examples_needed, few_shot_curve, few_shot_law
 
 D = 48
 SPREAD = torch.arange(1, D + 1, dtype=torch.float64) ** -0.5
@@ -69,6 +70,13 @@ def test_both_parts_of_the_pilot_are_unbiased():
         noise.append(found[1])
     assert np.mean(signal) == pytest.approx(gap**2, abs=4 * np.std(signal) / 600**0.5)
     assert np.mean(noise) == pytest.approx(2 * float(SPREAD.sum() - SPREAD[0]), rel=0.02)
+
+
+def test_the_variance_along_the_direction_is_taken_from_rows_that_it_was_not_found_by():
+    """A dozen rows a class in 48 dimensions: the direction that they give lies along their own noise."""
+    noise = [_pilot(*rows_of(12, 12, 2.5, seed), np.arange(24))[1] for seed in range(400)]
+    wanted = 2 * float(SPREAD.sum() - SPREAD[0])
+    assert np.mean(noise) == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["each group of one class", "every group of both"])
@@ -135,6 +143,45 @@ def test_a_curve_s_points_carry_both_readings():
     for reading in (points[0].predicted, points[0].measured):
         assert reading.unit == "share of ‖w‖²" and reading.low < reading.value < reading.high
     assert points[0].predicted.value == pytest.approx(4 * points[1].predicted.value)
+
+
+def test_what_is_measured_is_what_turns_the_direction_and_not_what_lengthens_it():
+    """Nearly all the noise lies along the direction itself."""
+    generator = torch.Generator().manual_seed(0)
+    labels = np.arange(200) % 2
+    rows = torch.randn(200, 4, generator=generator, dtype=torch.float64) * torch.tensor([5.0, 1.0, 1.0, 1.0])
+    rows[:, 0] += 10 * torch.as_tensor(labels)
+    found = _measured(rows, labels, np.arange(200), 20, 400, np.random.default_rng(0))
+    assert found == pytest.approx(2 * 3 / 100 / 20, rel=0.25)  # C = 2·(1 + 1 + 1)/10²; with what lies along it, 9 times that
+
+
+def test_the_curve_s_pilot_sees_half_of_the_groups_and_what_is_measured_the_other():
+    states, labels = rows_of(60, 60, 3.0, 0)
+    groups = np.arange(120) // 2
+    half = _blocks(labels, groups, 2, numpy_generator(5, "few-shot curve")) == 0
+    (plain,) = few_shot_curve(states, labels, groups, [4], draws=20, seed=5)
+    for part, which in ((half, "measured"), (~half, "predicted")):
+        changed = states.clone()
+        changed[torch.as_tensor(part)] *= torch.linspace(0.5, 2, D)
+        (point,) = few_shot_curve(changed, labels, groups, [4], draws=20, seed=5)
+        other = {"measured": "predicted", "predicted": "measured"}[which]
+        assert getattr(point, which) == getattr(plain, which) and getattr(point, other) != getattr(plain, other)
+    rest = few_shot_law(states[torch.as_tensor(~half)], labels[~half], groups[~half]).ratio(4)
+    for end in ("low", "high"):  # as wide as the law of the rows that it was measured on
+        assert getattr(plain.measured, end) / plain.measured.value == pytest.approx(getattr(rest, end) / rest.value)
+    assert few_shot_curve(states, labels, groups, [4], draws=20, seed=6)[0].measured != plain.measured
+
+
+def test_groups_are_dealt_out_by_the_classes_that_they_hold():
+    labels = np.repeat([1, 1, 0, 1, 0, 0, 1, 0], 3)
+    block = _blocks(labels, np.arange(24) // 3, 4)
+    assert [(int((labels[block == b] == 1).sum()), int((block == b).sum())) for b in range(4)] == [(3, 6)] * 4
+
+
+def test_a_direction_of_noise_is_seldom_measured():
+    """‖w‖ = 0: half of all pilots put ‖w‖² above 0, and a one-sided 2.5 % of them beyond doubt."""
+    found = [few_shot_law(*rows_of(25, 25, 0.0, seed)).reason for seed in range(80)]
+    assert sum(not reason for reason in found) <= 6
 
 
 def test_where_there_is_no_direction_it_says_so():

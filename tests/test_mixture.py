@@ -8,13 +8,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 from strandscope.errors import InputError, TrustError
 from strandscope.laws.law import laws_json
 from strandscope.laws.sharing import _fit_missing as fit_missing
 from strandscope.laws.sharing import _fit_smooth as fit_smooth
 from strandscope.laws.sharing import contest, crps, missing_mass, nearer, results
-from strandscope.strand.library import Library, strands_of
+from strandscope.strand import mixture
+from strandscope.strand.library import Library, libraries, strands_of
 from strandscope.strand.mixture import Coverage, coverage, jackknife_error, library_sizes
 
 DRAWS, WIDTH, RANK = 32, 128, 10
@@ -124,6 +126,76 @@ def test_a_block_is_deleted_from_both_roles() -> None:
     value, without = found.replicates(lambda kept, near: float(len(kept)))
     assert value == 40 and without.tolist() == [40 - int((found.blocks == b).sum()) for b in range(5)]
     assert jackknife_error(np.array([1.0, 2.0, 3.0])) == pytest.approx(np.sqrt(2 / 3 * 2))
+
+
+def test_a_deleted_block_stands_in_nobody_s_library() -> None:
+    """All strands are private but those of one pair, which serve each other until the other's block is out."""
+    generator = np.random.default_rng(14)
+    bases = frames(40, generator, 200)
+    bases[22] = bases[5]
+    found = measured(drawn(bases, generator), blocks=8, sizes=(30,), repeats=6)
+    one, other = found.blocks[5], found.blocks[22]
+    assert one != other
+    share = found.nearest[..., 0].max(-1) / found.ceiling  # (1 + blocks, contexts): of six libraries of 30 some hold the partner
+    for context, partner in ((5, other), (22, one)):
+        assert share[0, context] > 0.8 and share[1 + partner, context] < 0.6
+        assert all(share[1 + block, context] > 0.8 for block in range(8) if block not in (one, other))
+
+
+def test_replicates_leave_a_block_out_of_both_roles_and_readings_are_of_the_level_asked_for() -> None:
+    found = measured(discrete(30, 5, np.random.default_rng(15)), blocks=6, sizes=(6, 18))
+    value, without = found.replicates(lambda _, near: float(near.mean()))
+    assert value == pytest.approx(found.nearest[0].mean())
+    assert without == pytest.approx([found.nearest[1 + b][found.blocks != b].mean() for b in range(6)])
+    for level in (0.8, 0.95):
+        reading = found.reading(lambda _, near: float(near.mean()), unit="", method="", level=level)
+        reach = student.ppf(0.5 + level / 2, 5) * jackknife_error(without)
+        assert (reading.low, reading.high, reading.level) == pytest.approx((value - reach, value + reach, level))
+    near, own = found.nearest[0], found.ceiling
+    assert found.missing()[18].value == pytest.approx(1 - near[..., 1].mean() / own.mean())
+    assert found.curve()[6].value == pytest.approx(near[..., 0].mean())
+
+
+def test_shared_goes_from_the_recorded_unrelated_library_to_the_ceiling_and_its_control_is_the_other_one() -> None:
+    found = measured(discrete(30, 5, np.random.default_rng(16)))
+    floor, again = found.unrelated[..., -1].mean((1, 2))
+    room = found.ceiling.mean() - floor
+    assert floor != again and found.unrelated[0, :, :, 0].mean() != floor
+    assert found.shared().value == pytest.approx((found.nearest[0, ..., -1].mean() - floor) / room)
+    assert found.shared(control=True).value == pytest.approx((again - floor) / room)
+
+
+def test_what_is_pooled_is_pooled_from_other_blocks_and_by_the_share_that_directions_hold(monkeypatch) -> None:
+    given, pooled = [], mixture._pooled
+    monkeypatch.setattr(mixture, "_pooled", lambda rows, *more: given.append(rows) or pooled(rows, *more))
+    generator = np.random.default_rng(17)
+    gradients = drawn(np.repeat(frames(8, generator, 400), 2, axis=0), generator)
+    apart, together = (measured(gradients, groups=groups, sizes=(12,)) for groups in (None, [f"p{k // 2}" for k in range(16)]))
+    held = [float(found.pooled[12].mean()) for found in (apart, together)]
+    assert held[0] > 2 * held[1] and held[1] < 0.3
+    power = np.linalg.svd(gradients.double().numpy(), compute_uv=False) ** 2
+    share = (power / power.sum(1, keepdims=True))[:, :RANK]
+    assert given[0].square().sum(-1).flip(1).numpy() == pytest.approx(share)
+
+
+def test_chance_is_what_sixty_directions_at_random_hold() -> None:
+    """Strands of ten directions without noise: what sixty of 128 dimensions hold of them has ten directions too, all kept."""
+    generator = np.random.default_rng(18)
+    found = measured(drawn(frames(30, generator), generator, noise=0.0), sizes=(6,))
+    assert found.chance.mean() == pytest.approx(60 / WIDTH, abs=0.03)
+
+
+def test_an_unrelated_library_has_every_strand_in_an_order_and_of_signs_of_its_own() -> None:
+    width = 400
+    for same in (torch.ones(width) / width**0.5, torch.eye(width)[0]):
+        strands = same.double().expand(20, 1, width).contiguous()
+        recorded, *unrelated = libraries(strands, np.random.default_rng(0))
+        assert torch.equal(recorded, strands)
+        for library in (*unrelated, torch.cat(unrelated, 1)[:, :1]):
+            flat = torch.cat([strands[:1, 0], library[:, 0]])
+            inner = (flat @ flat.T).abs().fill_diagonal_(0)
+            assert float(library.norm(dim=-1).min()) == pytest.approx(1) and float(inner.mean()) < 0.08
+        assert not torch.equal(*unrelated)
 
 
 def test_the_mean_of_a_curve_has_the_standard_error_of_contexts() -> None:

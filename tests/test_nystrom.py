@@ -65,6 +65,42 @@ def test_gradients_of_given_rows_make_the_agop():
     torch.testing.assert_close(made.agop(states).dense(), each.T @ each / 60)
 
 
+def test_the_metric_is_the_agop_over_all_rows_or_as_many_as_are_asked_for():
+    states, targets = planted(n=60)
+    spec = RFMSpec(bandwidth=3.0, ridge=0.1, normalise="none", iterations=1)
+    first, made = nystrom.iterates(spec, states, targets, centres=20)
+    torch.testing.assert_close(made.metric.dense(), first.agop(states).dense())
+    first, made = nystrom.iterates(spec, states, targets, centres=20, gradient_rows=35)
+    seen = states[nystrom.by_digest(states, 0)[:35]]
+    torch.testing.assert_close(made.metric.dense(), first.agop(seen).dense())
+
+
+def test_bandwidth_and_ridge_are_those_that_the_centres_choose():
+    states = drawn(200, 3)
+    targets = states[:, 0]
+    spec = RFMSpec(centre_labels=False, iterations=0)
+    made = nystrom.fit(spec, states, targets, centres=60)
+    rows = [int((states - states.mean(0) - centre).norm(dim=1).argmin()) for centre in made.centres]
+    alone = rfm.fit(spec, states[rows], targets[rows])
+    assert (float(made.bandwidth), float(made.ridge)) == pytest.approx((float(alone.bandwidth), float(alone.ridge)))
+    assert float(rfm.fit(spec, states[rows], targets[:60]).ridge) > float(made.ridge)  # with others' labels all is noise
+
+
+def test_progress_counts_solves_and_memory_bounds_what_is_kept(monkeypatch):
+    states, targets = planted(n=80)
+    steps, calls, profile = [], [], nystrom.profile
+    nystrom.fit(SPEC, states, targets, centres=20, progress=lambda *step: steps.append(step))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    monkeypatch.setattr(nystrom, "profile", lambda *given, **more: calls.append(len(given[2])) or profile(*given, **more))
+    made = {}
+    for memory in (80 * 20 * 8 - 1, 80 * 20 * 8):
+        calls.clear()
+        found = nystrom.fit(RFMSpec(bandwidth=3.0, ridge=0.1, iterations=0), states, targets, centres=20, memory=memory)
+        made[memory] = (calls.count(80), found.steps)
+    (short, steps_short), (enough, _) = made.values()
+    assert enough == 1 and short == 1 + steps_short > 2
+
+
 @pytest.mark.parametrize("memory", [0, nystrom.MEMORY])
 def test_order_block_and_memory_do_not_matter_beyond_rounding(memory):
     states, targets = planted()

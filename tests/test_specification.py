@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 import strandscope as ss
 from strandscope.errors import InputError
+from strandscope.strand import specification
 from strandscope.strand.kernels import Kernel
+from strandscope.strand.rfm import fit
 from strandscope.strand.rfm_spec import PRESETS, RFMSpec
-from strandscope.strand.specification import specification_curve, variations
+from strandscope.strand.specification import _angle, _between, _directions, specification_curve, variations
 from strandscope.subject.site import Site
 
 FEW = {
@@ -61,6 +66,74 @@ def test_several_classes_have_a_subspace_and_the_first_specification_as_referenc
     assert curve.reference == "base" and curve.rows[0].angle.value == pytest.approx(0, abs=1e-4)
     assert curve.rows[1].directions.shape == (12, 2) and curve.rows[1].angle.value < 30
     assert float(curve.rows[1].directions[:2].square().sum()) / 2 > 0.8
+
+
+def test_the_site_is_chosen_without_the_rows_that_are_scored(monkeypatch):
+    """All rows choose resid:0, where nothing is; every training part chooses resid:1, and its machines are scored there."""
+    seen = []
+    monkeypatch.setattr(specification, "_best_site", lambda data, part, *_: seen.append(part) or int(not part.all()))
+    curve = specification_curve(made(4.0), {"base": FEW["base"]})
+    assert curve.site == "resid:0" and curve.rows[0].auroc.value > 0.97 and curve.rows[0].angle.value > 25
+    assert seen[0].all() and sum((~part).astype(int) for part in seen[1:]).tolist() == [1] * 120
+
+
+def test_rows_of_a_group_stand_together_on_one_side_and_count_as_one():
+    """Six copies of every row, labels by luck: apart they would tell on each other, and seem to be six times as many."""
+    acts = made(0.0, seed=4)
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(np.arange(20) % 2)
+    site = Site.parse("resid:0")
+    states = torch.as_tensor(np.repeat(generator.normal(size=(20, 12)), 6, axis=0), dtype=torch.float32)
+    states += 1e-3 * torch.as_tensor(generator.normal(size=(120, 12)), dtype=torch.float32)
+    rows = [{"tensor": torch.tensor([float(i)]), "label": int(labels[i // 6]), "group": f"g{i // 6}"} for i in range(120)]
+    acts = replace(acts, states={site: states}, examples=ss.Examples.from_rows(rows, "copies"))
+    auroc = specification_curve(acts, {"gaussian": FEW["gaussian"]}, site="resid:0").rows[0].auroc
+    assert auroc.value < 0.8 and auroc.low < 0.5
+    assert auroc.high - auroc.low > 0.35  # 20 independent rows: twice 1.96 standard errors of .13
+
+
+def test_a_machine_that_is_the_difference_of_means_lies_at_no_angle_to_it_whatever_is_left_out():
+    """A linear kernel under a ridge beyond all bounds: weights are the labels, so the gradient is the difference of means."""
+    spec = RFMSpec(Kernel("linear"), ridge=1e9, iterations=0, normalise="none")
+    angle = specification_curve(made(1.0), {"linear": spec}, site="resid:1").rows[0].angle
+    assert angle.value < 0.1 and angle.high < 0.3
+
+
+def test_an_angle_s_interval_is_the_jackknife_s():
+    def at(degrees):
+        radians = np.deg2rad(degrees)
+        return torch.tensor([[np.cos(radians)], [np.sin(radians)], [0.0]])
+
+    bases, reference = [at(angle) for angle in (30, 28, 32, 33)], [at(0)] * 4
+    found, folds = _angle(bases, reference, 50), np.array([28, 32, 33])
+    error = np.sqrt(2 / 3 * ((folds - folds.mean()) ** 2).sum())
+    reach = student.ppf(0.975, 2) * error
+    assert (found.value, found.low, found.high) == pytest.approx((30, 30 - reach, 30 + reach))
+    assert (found.unit, found.n, found.level) == ("degrees", 50, 0.95)
+    wide = _angle([at(80), at(60), at(89)], [at(0)] * 3, 50)
+    assert wide.high == 90 and wide.low == 0
+    assert _angle([at(1), None, at(2)], [at(0)] * 3, 50).status == "not measured"
+
+
+def test_of_two_planes_the_largest_angle_counts():
+    eye = torch.eye(4)
+    assert _between(eye[:, :2], eye[:, [0, 2]]) == pytest.approx(90)  # they share a direction
+    assert _between(eye[:, :2], eye[:, :2]) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_machine_that_was_not_solved_has_no_direction_even_where_it_has_numbers():
+    machine = fit(RFMSpec(bandwidth=2.0, ridge=0.1, iterations=1), torch.randn(20, 3).double(), torch.arange(20) % 2)
+    assert _directions(machine, 1).shape == (3, 1)
+    assert _directions(replace(machine, outcomes=("not solved: the residual is 2",)), 1) is None
+
+
+def test_bandwidths_are_given_in_root_mean_squared_distances(monkeypatch):
+    given = []
+    monkeypatch.setattr(specification, "variations", lambda distance: given.append(distance) or {"base": FEW["base"]})
+    acts = made(2.0)
+    specification_curve(acts, site="resid:1")
+    states = acts.at("resid:1").double()
+    assert given == [pytest.approx(float(torch.cdist(states, states).square().mean().sqrt()), rel=1e-5)]
 
 
 def test_the_variations_change_one_choice_each_and_hold_the_seven():
