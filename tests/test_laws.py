@@ -9,12 +9,16 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 from strandscope.errors import InputError
-from strandscope.laws.law import Control, Law, judge, laws_json
-from strandscope.laws.overlap import overlap_law, pooled_log
+from strandscope.laws.law import Control, Law, LawResult, judge, laws_json
+from strandscope.laws.overlap import OVERLAP, overlap_law, pooled_log
 from strandscope.laws.strands import FREE, depth, free_composition, free_log
-from strandscope.reading import Reading
+from strandscope.reading import Null, Reading
+from strandscope.report.census import law_entry
+from strandscope.report.record import as_json
+from strandscope.statistics.paired import median
 from strandscope.statistics.spectrum import overlap, participations
 
 WIDTH = 160
@@ -90,6 +94,25 @@ def test_a_law_cannot_be_changed_and_needs_a_tolerance() -> None:
         FREE.symbols["d"] = "anything"  # type: ignore[index]
 
 
+@pytest.mark.parametrize("shown", [LawResult.to_dict, lambda result: as_json(law_entry(result))], ids=["json", "census"])
+def test_every_figure_of_a_result_stands_under_its_own_name(shown) -> None:
+    null = Null(0.5, 0.4, 0.6, 0.9, 99, 0.02, "made up")
+    one, two, three, four = (
+        Reading(k, k - 0.5, k + 0.5, 0.9, int(k), f"unit {k}", null, "made up") for k in (1.0, 2.0, 3.0, 4.0)
+    )
+    law = Law("x", "a = b", {"a": "one"}, "all", tolerance=0.1)
+    entry = shown(LawResult(law, "here", one, two, three, "violated", Control("c", "violated", "underpowered", four, 7.0), "why"))
+    assert [entry[name]["value"] for name in ("predicted", "reading", "ratio")] == [1.0, 2.0, 3.0]
+    told = entry["reading"]
+    assert (told["unit"], told["n"], told["level"], told["low"], told["high"]) == ("unit 2.0", 2, 0.9, 1.5, 2.5)
+    assert told["null"] == {"value": 0.5, "low": 0.4, "high": 0.6, "level": 0.9, "n": 99, "p": 0.02, "method": "made up"}
+    control = entry["negative_control"]
+    assert (control["expected"], control["found"], control["verdict"]) == ("violated", "underpowered", "failed")
+    assert control["ratio"]["value"] == 4.0 and control["predicted"] == 7.0
+    plain = {name: entry[name] for name in ("name", "where", "formula", "domain", "tolerance", "verdict", "reason")}
+    assert list(plain.values()) == ["x", "here", "a = b", "all", 0.1, "violated", "why"]
+
+
 # --- free composition and depth, against matrices ---
 
 
@@ -161,6 +184,34 @@ def test_contexts_without_a_figure_are_left_out_and_groups_widen_the_interval() 
     assert width[1] > 1.8 * width[0]
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_is_that_of_the_groups_means_at_the_level_asked_for(level: float) -> None:
+    """Ten groups of six: the mean of their means, t with 9 degrees; predicted, measured and ratio alike."""
+    generator = np.random.default_rng(5)
+    groups = generator.permutation(np.repeat(np.arange(10), 6))
+    response, jacobian = (middle + generator.normal(0, 0.2, 10)[groups] + generator.normal(0, 0.1, 60) for middle in (1.5, 4.0))
+    response = np.concatenate(
+        [response, [np.nan, 1.0, 2.0]]
+    )  # contexts of groups that are left out with them do not shift others
+    jacobian, groups = np.concatenate([jacobian, [4.0, np.nan, np.nan]]), np.concatenate([groups, [10, 11, 12]])
+    order = generator.permutation(63)
+    response, jacobian, groups = response[order], jacobian[order], groups[order]
+    output = np.full(63, math.log(6.0))
+    rest = {"generator": np.random.default_rng(0), "groups": groups, "level": level}
+    found = free_composition(response, jacobian, output, 300, "x", **rest)
+    kept, predicted = groups < 10, free_log(output, jacobian, 300)
+    for reading_, logs in ((found.reading, response), (found.predicted, predicted), (found.ratio, response - predicted)):
+        means = np.array([logs[groups == group].mean() for group in range(10)])
+        reach = student.ppf(0.5 + level / 2, 9) * means.std(ddof=1) / 10**0.5
+        wanted = [math.exp(means.mean() + end) for end in (0, -reach, reach)]
+        assert [reading_.value, reading_.low, reading_.high] == pytest.approx(wanted)
+        assert (reading_.level, reading_.n) == (level, 60)
+    middle = found.details["median"]
+    assert [middle["value"], middle["low"], middle["high"]] == pytest.approx(
+        [math.exp(end) for end in median((response - predicted)[kept], groups[kept], level)]
+    )
+
+
 def chain(generator: np.random.Generator, blocks: int, aligned: bool, contexts: int = 30) -> tuple[np.ndarray, np.ndarray]:
     """Exact log PR of products of blocks to the end, (sites, contexts), and of each block, (blocks, contexts)."""
     total, single = np.empty((blocks + 1, contexts)), np.empty((blocks, contexts))
@@ -182,6 +233,12 @@ def test_depth_adds_over_blocks_in_general_position(aligned: bool, verdict: str)
     found = depth(total, single, WIDTH, [f"resid:{k}" for k in range(6)], generator=np.random.default_rng(6))
     assert found.verdict == verdict and found.control.verdict == "passed"
     steps = found.details["blocks"]
+    if aligned:  # PR measured over predicted: d/PR_J(s) − 1 is more than the sum where one direction grows in every block
+        assert all(step["ratio"]["value"] < 0.95 for step in steps) and found.ratio.value < 0.9
+    typical = np.median([step["adds"] for step in steps])
+    kept = round(WIDTH / (1 + typical))
+    assert found.control.what == f"5 blocks that all keep the same {kept} of {WIDTH} directions"
+    assert found.control.predicted == pytest.approx(kept / WIDTH * (1 + 5 * (WIDTH / kept - 1)))
     assert [step["to"] for step in steps] == [f"resid:{k}" for k in range(1, 6)]
     for number, step in enumerate(steps):
         assert step["adds"] == pytest.approx(WIDTH / math.exp(single[number, 0]) - 1, rel=1e-6)
@@ -244,6 +301,31 @@ def test_the_interval_of_overlap_covers() -> None:
         law = overlap_law(found.local.numpy(), found.matrix.numpy(), "x", generator=generator)
         held.append(law.ratio.low <= 1 <= law.ratio.high)
     assert 0.88 <= np.mean(held) <= 0.995
+
+
+def test_overlap_s_interval_is_the_jackknife_over_groups_on_either_side() -> None:
+    """Each group deleted from the few and the many, those of which it is no part left as they are; figures by hand."""
+    generator = np.random.default_rng(12)
+    found = overlap(contexts_of(generator, generator.integers(0, 12, 60)))
+    inverse, matrix, groups = found.local.numpy(), found.matrix.numpy(), np.arange(60) // 3
+    law = overlap_law(inverse, matrix, "x", generator=np.random.default_rng(1), groups=groups, few=20, level=0.9)
+    few = np.sort(np.random.default_rng(1).permutation(60)[:20])
+    many = np.setdiff1d(np.arange(60), few)
+
+    def log_ratio(without: int) -> float:
+        logs = []
+        for rows in (many[groups[many] != without], few[groups[few] != without]):
+            pairs = matrix[np.ix_(rows, rows)][~np.eye(len(rows), dtype=bool)]
+            logs.append(-math.log(inverse[rows].mean() / 40 + (1 - 1 / 40) * pairs.mean()))
+        return logs[0] - logs[1]
+
+    value, deleted = log_ratio(-1), np.array([log_ratio(group) for group in range(20)])
+    reach = student.ppf(0.95, 19) * math.sqrt(19 / 20 * ((deleted - deleted.mean()) ** 2).sum())
+    assert [law.ratio.value, law.ratio.low, law.ratio.high] == pytest.approx(
+        [math.exp(value + end) for end in (0, -reach, reach)]
+    )
+    assert law.details["local"] == pytest.approx(1 / inverse.mean())
+    assert law.control.what.startswith("predicted from the 20 contexts") and OVERLAP.tolerance == 0.5
 
 
 @pytest.mark.parametrize(
