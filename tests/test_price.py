@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -337,6 +338,60 @@ def test_the_edge_is_tested_on_prompts_that_had_no_part_in_it(bench: Bench) -> N
     found, told = prices._tested(costs, small, first, "", "here", curve)
     assert told.edge.value == pytest.approx(1, rel=1e-6) and found.predicted == told.edge
     assert found.reading.value == pytest.approx(3, rel=0.01) and found.verdict == "violated"
+
+
+class Written:
+    """A bench without a network: the softmax model's costs, and what rounding adds to those of one sign."""
+
+    network, dtype, subject = "made up", "float32", SimpleNamespace(name="softmax")
+
+    def __init__(self, sign: float = 1.0, rounding: float = 0.0, rounded: int = -1) -> None:
+        z, s, self.topics = softmax_model(rows=60, seed=7)
+        s = sign * (s.square() - 1)  # skewed, so that toward and away differ
+        self.plain, self.slopes, self.chi = z, s, susceptibility(z.log_softmax(-1), s)
+        self.rounding, self.rounded = rounding, rounded
+
+    def susceptibility(self, *_: Any) -> np.ndarray:
+        return self.chi
+
+    def costs_of(self, _: Any, edits: list[Add], __: Any) -> np.ndarray:
+        plain, costs = self.plain.log_softmax(-1), []
+        for edit in edits:
+            cost = divergence(plain, (self.plain + edit.scale * self.slopes).log_softmax(-1))
+            costs.append(cost + self.rounding * (np.sign(edit.scale) == self.rounded))
+        return np.stack(costs)
+
+
+def written(**about: Any) -> prices.Price:
+    return price(Written(**about), "resid:1", torch.ones(3))  # type: ignore[arg-type]
+
+
+def test_sizes_are_those_that_cost_so_many_nats_and_each_side_has_its_own_edge() -> None:
+    found, turned, bench = written(), written(sign=-1.0), Written()
+    assert [point.predicted for point in found.curve] == sorted(point.predicted for point in found.curve)
+    assert (found.curve[0].predicted, found.curve[-1].predicted) == pytest.approx((1e-9, 10**1.5))
+    assert found.chi.value == pytest.approx(bench.chi.mean()) and found.chi.n == 60 and found.rounding == 0
+    assert found.toward.predicted.value == pytest.approx(turned.away.predicted.value)
+    assert found.away.predicted.value == pytest.approx(turned.toward.predicted.value)
+    assert abs(found.away.predicted.value / found.toward.predicted.value - 1) > 0.03  # type: ignore[operator]
+    assert found.edge == found.toward.predicted and found.away.reading.value != found.toward.reading.value
+    first = first_half(bench.topics)
+    one = np.stack([bench.costs_of(None, [Add(torch.ones(3), size)], None)[0] for size in (1e-3, -1e-3)])[:, first].mean(1)
+    half = 0.5 * 1e-6 * bench.chi[first].mean()
+    assert found.a.value == pytest.approx((one[0] - one[1]) / half / 2 / 1e-3, rel=0.02)
+
+
+def test_what_rounding_adds_is_read_off_the_worse_side_and_small_doses_below_it_say_nothing() -> None:
+    """A price needs the floor to be at most 2 % of .0025 nats, the smaller of the small doses."""
+    plain, clear, hidden = written(), written(rounding=4.5e-5), written(rounding=5.5e-5)
+    assert clear.rounding == pytest.approx(4.5e-5, rel=1e-3) and hidden.rounding == pytest.approx(5.5e-5, rel=1e-3)
+    assert [point.rounded for point in clear.curve] == [0.02 * point.predicted < 4.5e-5 for point in clear.curve]
+    assert clear.a.value is not None and clear.away.verdict != "out of domain"
+    assert clear.away.reading.value == pytest.approx(plain.away.reading.value, rel=0.01)  # sizes that rounding hides are left out
+    assert hidden.a.status == hidden.b.status == hidden.edge.status == hidden.nats.status == "not measured"
+    assert "use float32" in hidden.a.reason and hidden.chi.value == plain.chi.value
+    for side in (hidden.toward, hidden.away):
+        assert side.verdict == side.control.found == "out of domain" and side.control.verdict == "failed"
 
 
 def test_the_halves_share_no_topic_and_do_not_depend_on_the_order(bench: Bench) -> None:

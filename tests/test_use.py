@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 import families
@@ -17,7 +18,7 @@ from strandscope.capture.examples import Examples, neutral_prompts
 from strandscope.capture.record import capture
 from strandscope.capture.response import exact, respond
 from strandscope.control.edit import Ablate
-from strandscope.control.use import Margin, Use, _controls, jackknife_ratio, name, use, verdict_of
+from strandscope.control.use import Margin, Use, _beyond, _controls, _null, jackknife_ratio, name, use, verdict_of
 from strandscope.errors import InputError, TrustError
 from strandscope.reading import Null, Reading
 from strandscope.strand.response import along, held_share, inside, normalised, response_strands
@@ -175,6 +176,61 @@ def reading(value: float, low: float, high: float, p: float) -> Reading:
 def test_a_verdict_follows_from_its_readings(evidence: Reading, beyond: Reading, ablation: Reading, verdict: str) -> None:
     own = reading(0.004, 0.002, 0.006, 0.9)
     assert verdict_of(evidence, beyond, [ablation, own], Margin())[0] == verdict
+
+
+def test_looks_count_by_their_own_null_and_the_highest_end() -> None:
+    """An ablation whose value is below the margin and whose interval is not; a concept not read whatever it does."""
+    plain, over = reading(1.0, 0.7, 1.9, 0.5), reading(0.004, 0.002, 0.011, 0.5)
+    for ablations in ([over, plain_own()], [plain_own(), over]):
+        assert verdict_of(READ, plain, ablations, Margin())[0] == "cannot tell"
+    named = verdict_of(READ, reading(1.0, 0.5, 2.5, 0.5), [plain_own(), reading(0.2, 0.1, 0.3, 0.004)], Margin())
+    assert named[0] == "read and used" and "ablation on its own rows (p = 0.012)" in named[1]  # Holm: three looks
+
+
+def plain_own() -> Reading:
+    return reading(0.004, 0.002, 0.006, 0.9)
+
+
+def test_a_null_is_the_others_and_the_value_counts_among_them() -> None:
+    others = np.arange(1.0, 100.0)  # 99 of them
+    for value, p in ((1000.0, 0.01), (99.0, 0.02), (50.0, 0.51), (0.0, 1.0)):
+        assert _null(value, others, "made up").p == pytest.approx(p)
+    null = _null(50.0, others, "made up")
+    assert (null.value, null.n, null.level) == (50.0, 99, 0.95)
+    assert (null.low, null.high) == pytest.approx(tuple(np.quantile(others, [0.025, 0.975])))
+
+
+def test_matched_directions_lie_as_the_states_spread_and_not_where_they_are() -> None:
+    states = torch.full((50, 6), 100.0, dtype=torch.float64)
+    states[:, 2] += torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    random, matched = _controls(states, 30, torch.Generator().manual_seed(1)).split(30)
+    assert float((matched[:, 2].square() / matched.square().sum(1)).min()) > 0.999
+    assert float((random[:, 2].square() / random.square().sum(1)).mean()) < 0.5
+
+
+def test_a_ratio_of_means_counts_topics_and_is_held_against_matched_directions() -> None:
+    draw = np.random.default_rng(0)
+    topics = np.arange(48) // 4
+    shared = draw.gamma(4.0, 0.25, 12)[topics]
+    own, others = 3 * shared * draw.gamma(9.0, 1 / 9, 48), draw.gamma(2.0, 0.5, (48, 60))
+    found = _beyond(own, others, topics)
+    deleted = [np.log(own[topics != t].sum() / others.mean(1)[topics != t].sum()) for t in range(12)]
+    reach = student.ppf(0.975, 11) * np.sqrt(11 / 12 * np.square(deleted - np.mean(deleted)).sum())
+    value = own.sum() / others.mean(1).sum()
+    assert [found.value, found.low, found.high] == pytest.approx([value, value * np.exp(-reach), value * np.exp(reach)])
+    assert found.null is not None and found.null.value == pytest.approx(np.median(others.sum(0) / others.mean(1).sum()))
+
+
+def test_what_is_pushed_on_is_what_a_concept_writes_and_not_what_reads_it(subject: Subject) -> None:
+    """Read along a direction that the head looks at, written along one that nothing sees."""
+    strand = replace(strand_along(subject, used(), Site("resid", 3)), pattern=(3 * unused() + 1e-3 * used())[:, None])
+    asked: list[int] = []
+    found = use(subject, strand, contexts=16, draws=8, controls=20, progress=lambda *_: asked.append(1))
+    assert found.susceptibility.value == pytest.approx(0, abs=1e-3) and found.ablation.value == pytest.approx(0, abs=1e-4)
+    assert found.agreement == pytest.approx(1e-3 / 3, rel=0.01) and asked
+    assert found.susceptibility.null is not None and found.susceptibility.null.method == "directions at random"
+    assert found.susceptibility.null.value == pytest.approx(1, abs=0.6)  # of a direction at random
+    assert found.beyond.null is not None and found.beyond.null.n == 20
 
 
 def test_margins_are_stated(told: dict[str, Use]) -> None:
@@ -344,6 +400,30 @@ def test_a_response_direction_is_named_by_the_concept_along_it(subject: Subject)
         name(response, [])
     with pytest.raises(InputError, match=r"^strand 'made up': is not at resid:1 of the same network"):
         name(response, [strand_along(subject, near, Site("resid", 2))])
+
+
+def test_in_three_dimensions_chance_is_uniform_and_the_null_is_a_power() -> None:
+    """There |cos| of a random direction is uniform, so the largest of k has the distribution c^k."""
+
+    def along_of(vector: list[list[float]], called: str) -> Strand:
+        basis = torch.linalg.qr(torch.tensor(vector).T)[0]
+        return Strand(
+            name=called, positive="yes", site="resid:1", position="last", basis=basis, pattern=-7 * torch.tensor(vector).T,
+            spectrum=torch.ones(len(vector)), offset=torch.zeros(len(vector)), method="hand", evidence=READ, fingerprint="f" * 64,
+        )  # fmt: skip
+
+    response = along_of([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "response")
+    concepts = [along_of([[0.6, 0.0, 0.8]], "one"), along_of([[0.0, 0.999, 0.0447]], "two"), along_of([[0.8, 0.6, 0.0]], "three")]
+    first, second = name(response, concepts)  # six pairs
+    assert (first.concept, second.concept) == ("three", "two")
+    for found, cosine, verdict in ((first, 0.8, "used, unnamed"), (second, 0.999, "used and named by a concept")):
+        null = found.cosine.null
+        assert found.cosine.value == pytest.approx(cosine, abs=1e-4) and found.verdict == verdict and null is not None
+        assert null.p == pytest.approx(1 - cosine**6, rel=1e-2)
+        assert [null.low, null.value, null.high] == pytest.approx([q ** (1 / 6) for q in (0.025, 0.5, 0.975)])
+    for other in (replace(concepts[0], fingerprint="e" * 64), replace(concepts[0], site="resid:2")):
+        with pytest.raises(InputError, match="is not at resid:1 of the same network"):
+            name(response, [other])
 
 
 def test_random_directions_are_seldom_named(subject: Subject) -> None:
