@@ -112,6 +112,17 @@ def test_a_pooled_figure_lies_between_its_ends_and_twins_that_lie_apart_have_it_
     assert math.log(widths[1].high / widths[1].low) > 3 * math.log(widths[0].high / widths[0].low)  # type: ignore[operator]
 
 
+def test_pairs_of_a_group_meet_in_no_pooled_ratio() -> None:
+    """Twice the same text, whose overlap is 1 in the trained network alone; with each group left out it is left out too."""
+    networks = [network(noise=1e-6), *three("random", noise=1e-6)]
+    for at in range(0, 40, 2):
+        networks[0].sites["resid:0"].overlap[at, at + 1] = networks[0].sites["resid:0"].overlap[at + 1, at] = 1.0
+    site = compare(networks, ["resid:0"], np.arange(40) // 2)[0]
+    for name in ("pooled", "pooled_at_n"):
+        ratio = site[name].beside("random").ratio
+        assert [ratio.low, ratio.value, ratio.high] == pytest.approx([1, 1, 1], rel=1e-3)
+
+
 def test_the_median_of_three_twins_has_the_interval_of_three_figures() -> None:
     """Logarithms 0, 1 and 2, contexts all but alike: t with 2 degrees, 4.30·1/√3."""
     values = np.arange(3.0)[:, None] + 1e-6 * np.random.default_rng(0).normal(size=(3, 30))

@@ -72,8 +72,8 @@ def test_both_parts_of_the_pilot_are_unbiased():
     assert np.mean(noise) == pytest.approx(2 * float(SPREAD.sum() - SPREAD[0]), rel=0.02)
 
 
-def test_the_variance_along_the_direction_is_taken_from_rows_that_it_was_not_found_by():
-    """A dozen rows a class in 48 dimensions: the direction that they give lies along their own noise."""
+def test_a_dozen_rows_a_class_are_enough_for_the_noise_without_bias():
+    """In 48 dimensions the direction that they give lies along their own noise, which is taken out again."""
     noise = [_pilot(*rows_of(12, 12, 2.5, seed), np.arange(24))[1] for seed in range(400)]
     wanted = 2 * float(SPREAD.sum() - SPREAD[0])
     assert np.mean(noise) == pytest.approx(wanted, rel=0.02)
@@ -173,7 +173,7 @@ def test_the_curve_s_pilot_sees_half_of_the_groups_and_what_is_measured_the_othe
 
 
 def test_groups_are_dealt_out_by_the_classes_that_they_hold():
-    labels = np.repeat([1, 1, 0, 1, 0, 0, 1, 0], 3)
+    labels = np.repeat([1, 1, 0, 0, 1, 1, 0, 0], 3)  # as they stand, every fourth has the same class
     block = _blocks(labels, np.arange(24) // 3, 4)
     assert [(int((labels[block == b] == 1).sum()), int((block == b).sum())) for b in range(4)] == [(3, 6)] * 4
 

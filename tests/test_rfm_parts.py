@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from strandscope.errors import TrustError
 from strandscope.strand.kernels import Kernel
 from strandscope.strand.rfm import fit
 from strandscope.strand.rfm_directions import rfm_directions
@@ -89,6 +90,13 @@ def test_the_default_grids_are_in_the_rows_and_the_kernel_s_own_units():
     linear = fit(RFMSpec(Kernel("linear"), iterations=0), states, states[:, 0])
     size = float((states - states.mean(0)).square().sum(1).mean())
     assert min(abs(float(linear.ridge) / size / ridge - 1) for ridge in RIDGES) < 1e-9
+
+
+def test_a_grid_is_chosen_from_among_what_can_be_solved():
+    states, targets = drawn(40, 3), drawn(40, seed=1)  # a linear kernel of 40 rows in 3 dimensions has no factor without a ridge
+    assert float(fit(RFMSpec(Kernel("linear"), ridge=(0.0, 0.1), iterations=0), states, targets).ridge) == 0.1
+    with pytest.raises(TrustError, match="no bandwidth and ridge of the grid gives a positive definite system"):
+        fit(RFMSpec(Kernel("linear"), ridge=(0.0,), iterations=0), states, targets)
 
 
 def test_weights_that_solve_nothing_are_no_weights_and_those_that_miss_are_told():

@@ -414,6 +414,7 @@ def test_in_three_dimensions_chance_is_uniform_and_the_null_is_a_power() -> None
 
     response = along_of([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "response")
     concepts = [along_of([[0.6, 0.0, 0.8]], "one"), along_of([[0.0, 0.999, 0.0447]], "two"), along_of([[0.8, 0.6, 0.0]], "three")]
+    concepts = [replace(one, basis=torch.eye(3)[:, 2:]) for one in concepts]  # what reads a concept does not name it
     first, second = name(response, concepts)  # six pairs
     assert (first.concept, second.concept) == ("three", "two")
     for found, cosine, verdict in ((first, 0.8, "used, unnamed"), (second, 0.999, "used and named by a concept")):
