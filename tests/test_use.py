@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import tiny_chat
 from strandscope.capture.examples import Examples, neutral_prompts
 from strandscope.capture.record import capture
 from strandscope.capture.response import exact, respond
+from strandscope.control import use as uses
 from strandscope.control.edit import Ablate
 from strandscope.control.use import Margin, Use, _beyond, _controls, _null, jackknife_ratio, name, use, verdict_of
 from strandscope.errors import InputError, TrustError
@@ -231,6 +233,40 @@ def test_what_is_pushed_on_is_what_a_concept_writes_and_not_what_reads_it(subjec
     assert found.susceptibility.null is not None and found.susceptibility.null.method == "directions at random"
     assert found.susceptibility.null.value == pytest.approx(1, abs=0.6)  # of a direction at random
     assert found.beyond.null is not None and found.beyond.null.n == 20
+
+
+def test_coordinates_are_set_to_their_mean_and_to_nothing_beside_those_of_matched_directions(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of the bench: the strand first, then directions within the spread of the states; costs by their number."""
+    asked: list[list[Ablate]] = []
+    kinds: list[str] = []
+
+    class Counted:
+        topics = np.arange(24) % 6
+
+        def costs_of(self, site: Site, edits: list[Ablate], positions: str) -> np.ndarray:
+            asked.append(edits)
+            return 1e3 * len(asked) + np.arange(len(edits))[:, None] + np.zeros(24)
+
+    monkeypatch.setattr(uses, "Bench", SimpleNamespace(on=lambda _, some: kinds.append(some.kind) or Counted()))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(uses, "capture", lambda *given: seen.append(capture(*given).at(SITE).double()) or capture(*given))
+    found = use(subject, strand_along(subject, used()), rows_along(subject, used(), SITE), contexts=12, draws=8, controls=20)
+    assert [len(edits) for edits in asked] == [42, 21]
+    assert (found.ablation.value, found.ablation_whole.value, found.ablation_own.value) == (1000, 1021, 2000)
+    means = seen[0].mean(0)
+    spread = torch.linalg.qr((seen[0] - means).T)[0]  # twelve contexts in 32 dimensions
+    for edits, whole in ((asked[0][:21], False), (asked[0][21:], True), (asked[1], False)):
+        vectors = torch.stack([edit.direction for edit in edits]).double()
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(21, dtype=torch.float64))
+        torch.testing.assert_close(vectors[0], used().double(), rtol=1e-5, atol=1e-6)
+        wanted = torch.zeros(21, dtype=torch.float64) if whole else vectors @ means
+        torch.testing.assert_close(torch.tensor([edit.mean for edit in edits], dtype=torch.float64), wanted, rtol=1e-5, atol=1e-6)
+        assert float((vectors[1:] @ spread).norm(dim=1).min()) > 0.999
+    texts = replace(strand_along(subject, used()), template={"format": "text"})  # found in texts, so asked in texts
+    use(subject, texts, contexts=12, draws=8, controls=20)
+    assert kinds == ["chat", "chat", "text"]
 
 
 def test_margins_are_stated(told: dict[str, Use]) -> None:
