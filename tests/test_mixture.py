@@ -17,7 +17,7 @@ from strandscope.laws.sharing import _fit_smooth as fit_smooth
 from strandscope.laws.sharing import contest, crps, missing_mass, nearer, results
 from strandscope.strand import mixture
 from strandscope.strand.library import Library, libraries, strands_of
-from strandscope.strand.mixture import Coverage, coverage, jackknife_error, library_sizes
+from strandscope.strand.mixture import Coverage, Replicates, coverage, library_sizes
 
 DRAWS, WIDTH, RANK = 32, 128, 10
 SPECTRUM = np.arange(1, RANK + 1.0) ** -1 / (np.arange(1, RANK + 1.0) ** -1).sum()
@@ -123,9 +123,8 @@ def test_a_block_is_deleted_from_both_roles() -> None:
         assert np.isnan(found.nearest[1 + block][found.blocks == block]).all()
         assert np.isfinite(found.nearest[1 + block][found.blocks != block]).all()
     assert np.isfinite(found.nearest[0]).all()
-    value, without = found.replicates(lambda kept, near: float(len(kept)))
-    assert value == 40 and without.tolist() == [40 - int((found.blocks == b).sum()) for b in range(5)]
-    assert jackknife_error(np.array([1.0, 2.0, 3.0])) == pytest.approx(np.sqrt(2 / 3 * 2))
+    counted = found.replicates(lambda kept, near: float(len(kept)))
+    assert counted.value == 40 and counted.without.tolist() == [40 - int((found.blocks == b).sum()) for b in range(5)]
 
 
 def test_a_deleted_block_stands_in_nobody_s_library() -> None:
@@ -144,16 +143,46 @@ def test_a_deleted_block_stands_in_nobody_s_library() -> None:
 
 def test_replicates_leave_a_block_out_of_both_roles_and_readings_are_of_the_level_asked_for() -> None:
     found = measured(discrete(30, 5, np.random.default_rng(15)), blocks=6, sizes=(6, 18))
-    value, without = found.replicates(lambda _, near: float(near.mean()))
+    replicates = found.replicates(lambda _, near: float(near.mean()))
+    value = float(replicates.value)
     assert value == pytest.approx(found.nearest[0].mean())
-    assert without == pytest.approx([found.nearest[1 + b][found.blocks != b].mean() for b in range(6)])
+    kept = [found.nearest[1 + b][found.blocks != b] for b in range(6)]
+    assert replicates.without == pytest.approx([near.mean() for near in kept])
+    assert replicates.single == pytest.approx(np.array([[near[:, draw].mean() for near in kept] for draw in range(2)]))
     for level in (0.8, 0.95):
         reading = found.reading(lambda _, near: float(near.mean()), unit="", method="", level=level)
-        reach = student.ppf(0.5 + level / 2, 5) * jackknife_error(without)
+        reach = student.ppf(0.5 + level / 2, 5) * float(replicates.error())
         assert (reading.low, reading.high, reading.level) == pytest.approx((value - reach, value + reach, level))
     near, own = found.nearest[0], found.ceiling
     assert found.missing()[18].value == pytest.approx(1 - near[..., 1].mean() / own.mean())
     assert found.curve()[6].value == pytest.approx(near[..., 0].mean())
+
+
+def test_the_error_counts_what_draws_have_in_common_as_contexts_and_their_luck_once() -> None:
+    """A figure whose blocks move it by c and whose draws of sub-libraries are noise of their own: J = var c, L as known."""
+    generator, blocks, draws = np.random.default_rng(18), 4000, 3
+    common, luck = generator.normal(size=(blocks, 1)), 2 * generator.normal(size=(blocks, draws))
+    single = (common + luck) / blocks**0.5 / blocks**0.5  # so that (B − 1)/B·Σ of squares is the variance over blocks / B
+    exchanged = 0.3 * generator.normal(size=20_000)
+    error = float(Replicates(np.zeros(()), single.mean(1), single.T, exchanged).error())
+    assert error**2 == pytest.approx(1 / blocks + 0.09 / 2, rel=0.05)
+    alone = Replicates(np.zeros(()), single[:, 0], single[:, :1].T, exchanged)
+    assert float(alone.error()) ** 2 == pytest.approx(5 / blocks, rel=0.1)  # one draw: its luck cannot be told apart
+    assert Replicates(np.zeros(()), np.array([1.0, 2.0, 3.0]), np.zeros((1, 3)), np.zeros(2)).error() == pytest.approx(
+        (4 / 3) ** 0.5
+    )
+
+
+def test_exchanged_draws_are_each_context_s_own() -> None:
+    found = measured(discrete(30, 5, np.random.default_rng(19)))
+    seen: list[np.ndarray] = []
+    found.replicates(lambda _, near: seen.append(near[:, 0, -1]) or 0.0)
+    exchanged = np.array(seen[-mixture.EXCHANGES :])  # (exchanges, contexts): what is asked last
+    draws = found.nearest[0, ..., -1]
+    assert np.isin(exchanged, draws).all() and (exchanged[:, :, None] == draws[None]).any(-1).all()
+    differ = np.flatnonzero(draws[:, 0] != draws[:, 1])
+    first = exchanged[:, differ] == draws[differ, 0]
+    assert 0.3 < first.mean() < 0.7 and (first[:, :1] != first).any()  # contexts are not exchanged together
 
 
 def test_shared_goes_from_the_recorded_unrelated_library_to_the_ceiling_and_its_control_is_the_other_one() -> None:

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ..reading import Reading
-from ..strand.mixture import Coverage
+from ..strand.mixture import Coverage, Replicates
 from .law import Control, Law, LawResult, judge
 
 Floats = NDArray[np.float64]
@@ -137,16 +137,10 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
         why = f"{len(fitted)} sizes of libraries up to {sizes[-1] / REACH:.0f} contexts, wanted {FEWEST}; record more contexts"
         return _without("out of domain", why, shared)
     tested = np.flatnonzero(sizes >= FURTHER * sizes[fitted[-1]])
-    value, without = coverage.replicates(lambda kept, near: _both(coverage, kept, near, fitted, tested))
-    theories = tuple(_theory(coverage, which, value, without, level) for which in range(2))
+    found = coverage.replicates(lambda kept, near: _both(coverage, kept, near, fitted, tested))
+    theories = tuple(_theory(coverage, which, found.map(lambda f, w=which: f[..., w, :]), level) for which in range(2))
     score = "CRPS of the smooth theory minus that of the discrete one, mean over tested sizes"
-    difference = coverage.read(
-        float(value[1, 0] - value[0, 0]),
-        without[:, 1, 0] - without[:, 0, 0],
-        unit=UNIT,
-        method=score,
-        level=level,
-    )
+    difference = coverage.read(found.map(lambda f: f[..., 1, 0] - f[..., 0, 0]), unit=UNIT, method=score, level=level)
     verdict, reason = _decided(difference, theories)
     small, large = (tuple(coverage.sizes[k] for k in part) for part in (fitted, tested))
     return Contest(verdict, difference, shared, theories, small, large, reason)
@@ -201,23 +195,23 @@ def _decided(difference: Reading, theories: tuple[Theory, ...]) -> tuple[Sharing
     return ("discrete", "") if nearer_one == 0 else ("smooth", "")
 
 
-def _theory(coverage: Coverage, which: int, value: Floats, without: Floats, level: float) -> Theory:
-    """The readings of one theory from (theories, figures) and (blocks, theories, figures) of `_both`."""
-    score, predicted, held, *parameters = value[which]
+def _theory(coverage: Coverage, which: int, found: Replicates, level: float) -> Theory:
+    """The readings of one theory from its five figures of `_both`."""
+    parameters = found.value[3:]
     how = f"the {NAMES[which]} theory, fitted to the libraries up to N₀"
     ratio = Reading.not_measured("a share of 0 was foretold", unit="measured/predicted", method=how, n=coverage.contexts)
-    if min(predicted, held, without[:, which, 1:3].min()) > 0:
-        parts = np.log(without[:, which, 2] / without[:, which, 1])
-        log = coverage.read(float(np.log(held / predicted)), parts, unit="", method="logarithm of the ratio", level=level)
+    if min(float(part[..., 1:3].min()) for part in (found.value, found.without, found.single, found.exchanged)) > 0:
+        logs = found.map(lambda f: np.log(f[..., 2] / f[..., 1]))
+        log = coverage.read(logs, unit="", method="logarithm of the ratio", level=level)
         assert log.value is not None and log.low is not None and log.high is not None
         middle, low, high = math.exp(log.value), math.exp(log.low), math.exp(log.high)
         ratio = Reading(middle, low, high, level, log.n, "measured/predicted", None, log.method)
     names = (("weight", "precision"), ("limit", "exponent"))[which]
     return Theory(
         NAMES[which],
-        coverage.read(float(predicted), without[:, which, 1], unit=UNIT, method=how, level=level),
+        coverage.read(found.map(lambda f: f[..., 1]), unit=UNIT, method=how, level=level),
         ratio,
-        coverage.read(float(score), without[:, which, 0], unit=UNIT, method="CRPS, tested sizes", level=level),
+        coverage.read(found.map(lambda f: f[..., 0]), unit=UNIT, method="CRPS, tested sizes", level=level),
         dict(zip(names, map(float, parameters), strict=True)),
     )
 

@@ -13,8 +13,14 @@ half B says what share of the response they hold, tr(VᵀF_B V)/tr F_B. What may
               choice among so many gives where nothing is shared
 
 The curve is the mean over held-out contexts and random sub-libraries of each size. Contexts are dealt into blocks of whole
-groups; none is scored with a library that holds a context of its own block. Intervals delete a block from both roles, as held
-out and as library (jackknife, t with blocks − 1 degrees of freedom), because a context that lies oddly disturbs both.
+groups; none is scored with a library that holds a context of its own block.
+
+An interval is for what libraries *of these contexts* hold of a new one: as for Good and Turing's missing mass, of which the
+library's own share is the part that is asked for. (The mean over all libraries that could have been recorded varies less with
+the contexts, by up to four times in variance, and no interval here is for it.) It deletes a block from both roles, as held out
+and as library (jackknife, t with blocks − 1 degrees of freedom), because a context that lies oddly disturbs both. The luck of
+sub-libraries is no property of contexts and the jackknife would count it ten times over: its variance is that which two draws
+of them have in common, and what one draw of each adds is found by exchanging them, context by context (`Replicates.error`).
 
 What it does not know: whether sixty draws found the strand (`ceiling` says how well half of them did), and anything outside the
 ten directions; a library that holds every strand in parts, none in its nearest six, is measured as one that holds few.
@@ -33,6 +39,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from ..errors import InputError, TrustError
+from ..provenance import numpy_generator
 from ..reading import Reading
 from .library import Library, held, libraries, strands_of, within
 
@@ -43,10 +50,51 @@ RANK = 10  # directions of a strand
 NEIGHBOURS = 6  # strands whose span may be used
 BLOCKS = 20
 REPEATS = 2  # random sub-libraries of each size for every held-out context
+EXCHANGES = 32
 STEP = 2**0.5  # from one size to the next
 MINIMUM = 2 * NEIGHBOURS  # contexts
 
 Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicates:
+    """A statistic of a coverage curve, and what it would have been.
+
+    Attributes:
+        value: (…) with everything.
+        without: (blocks, …) without each block, in either role.
+        single: (draws, blocks, …) the same with one draw of sub-libraries instead of all.
+        exchanged: (exchanges, …) with everything, each context scored with one draw of its own choosing.
+    """
+
+    value: Floats
+    without: Floats
+    single: Floats
+    exchanged: Floats
+
+    def map(self, of: Callable[[Floats], Floats]) -> Replicates:
+        """The same of a function that works along all but the last axes of the statistic."""
+        return Replicates(*(np.asarray(of(part)) for part in (self.value, self.without, self.single, self.exchanged)))
+
+    def error(self) -> Floats:
+        """(…) standard error: of contexts, from what draws of sub-libraries agree on, and of the draws.
+
+        With D draws the jackknife of their mean is J + L/D and that of one is J + L, whence J, but never less than half of the
+        first; exchanged draws vary by (D − 1)/D of one's variance, their mean by 1/D.
+        """
+        draws = len(self.single)
+        mean = _jackknife(self.without)
+        if draws == 1:
+            return np.sqrt(mean)  # nothing tells one draw's luck from the contexts'
+        common = (draws * mean - _jackknife(self.single.swapaxes(0, 1)).mean(0)) / (draws - 1)
+        return np.sqrt(np.maximum(common, mean / 2) + self.exchanged.var(0) / (draws - 1))
+
+
+def _jackknife(without: Floats) -> Floats:
+    """Variance (…) from the values without each block (blocks, …)."""
+    count = len(without)
+    return (count - 1) / count * np.square(without - without.mean(0)).sum(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,21 +116,32 @@ class Coverage:
     def contexts(self) -> int:
         return len(self.ceiling)
 
-    def replicates(self, statistic: Callable[[Ints, Floats], float | Floats]) -> tuple[Floats, Floats]:
-        """`statistic(contexts, nearest of these)` with all, and (blocks, …) without each block in either role."""
+    def replicates(self, statistic: Callable[[Ints, Floats], float | Floats]) -> Replicates:
+        """`statistic(contexts, nearest of these)` with all, without each block, with one draw of sub-libraries, and exchanged."""
         every = np.arange(self.contexts)
         without = [every[self.blocks != block] for block in range(len(self.nearest) - 1)]
-        values = [statistic(kept, self.nearest[1 + block][kept]) for block, kept in enumerate(without)]
-        return np.asarray(statistic(every, self.nearest[0])), np.array(values)
+        draws = range(self.nearest.shape[2])
+
+        def deleted(draw: slice) -> Floats:
+            return np.array([statistic(kept, self.nearest[1 + b][kept][:, draw]) for b, kept in enumerate(without)])
+
+        luck = numpy_generator(0, "exchanged sub-libraries")
+        mixed = [self.nearest[0][every, luck.integers(0, len(draws), self.contexts)][:, None] for _ in range(EXCHANGES)]
+        return Replicates(
+            np.asarray(statistic(every, self.nearest[0])),
+            deleted(slice(None)),
+            np.array([deleted(slice(draw, draw + 1)) for draw in draws]),
+            np.array([statistic(every, one) for one in mixed]),
+        )
 
     def reading(self, statistic: Callable[[Ints, Floats], float], *, unit: str, method: str, level: float = 0.95) -> Reading:
-        value, without = self.replicates(statistic)
-        return self.read(float(value), without, unit=unit, method=method, level=level)
+        return self.read(self.replicates(statistic), unit=unit, method=method, level=level)
 
-    def read(self, value: float, without: Floats, *, unit: str, method: str, level: float = 0.95) -> Reading:
-        """A reading from what `replicates` gave."""
-        reach = jackknife_error(without) * float(student.ppf(0.5 + level / 2, len(without) - 1))
-        method = f"{method}; {len(without)} blocks of contexts deleted from both roles (jackknife, t)"
+    def read(self, found: Replicates, *, unit: str, method: str, level: float = 0.95) -> Reading:
+        """A reading of a figure from its replicates."""
+        value, blocks = float(found.value), len(found.without)
+        reach = found.error() * float(student.ppf(0.5 + level / 2, blocks - 1))
+        method = f"{method}; {blocks} blocks of contexts deleted from both roles (jackknife, t)"
         return Reading(value, value - reach, value + reach, level, self.contexts, unit, None, method)
 
     def curve(self, level: float = 0.95) -> dict[int, Reading]:
@@ -126,12 +185,6 @@ class Coverage:
         which = "a second unrelated library" if control else f"the nearest strands of {self.sizes[-1]} contexts"
         how = f"what {which} hold, from an unrelated library of as many (0) to the context's own directions (1)"
         return self.reading(share, unit="share of what there is to hold", method=how, level=level)
-
-
-def jackknife_error(without: Floats) -> float:
-    """Standard error from the values without each block."""
-    count = len(without)
-    return float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
 
 
 def library_sizes(largest: int, smallest: int = NEIGHBOURS) -> tuple[int, ...]:
