@@ -148,12 +148,12 @@ def test_the_edge_is_predicted_on_some_rows_and_found_on_others() -> None:
     costs = softmax_costs(z, s, topics, np.geomspace(0.02, 3, 30))
     for seen in (costs, costs.opposite):
         first = topics < 12
-        told = foretell(seen.of(first).at(np.array([0, 4])), np.random.default_rng(0), "test")
-        found = judge_edge("here", told, 12, seen.of(~first), np.random.default_rng(1))
+        told = foretell(seen.of(first).at(np.array([0, 4])), "test")
+        found = judge_edge("here", told, seen.of(~first))
         assert found.verdict == "consistent" and found.control.verdict == "passed", found.ratio
         assert told.edge.low and told.edge.value and told.edge.high and told.edge.low < told.edge.value < told.edge.high
-    misled = foretell(_wider(costs).of(first), np.random.default_rng(0), "test")
-    wrong = judge_edge("here", misled, 12, costs.of(~first), np.random.default_rng(1))
+    misled = foretell(_wider(costs).of(first), "test")
+    wrong = judge_edge("here", misled, costs.of(~first))
     assert wrong.verdict == "violated"
 
 
@@ -167,7 +167,7 @@ def _wider(costs: Costs) -> Costs:
 def test_the_cost_at_the_edge_is_the_ratio_times_the_square() -> None:
     z, s, topics = softmax_model(120)
     costs = softmax_costs(z, s.exp(), topics, np.array([0.02, 0.04]))
-    told = foretell(costs, np.random.default_rng(0), "test")
+    told = foretell(costs, "test")
     assert told.edge.value is not None and told.nats.value is not None
     factor = told.nats.value / (0.5 * told.edge.value**2 * costs.chi.mean())
     assert abs(factor - 1) == pytest.approx(0.2)
@@ -175,7 +175,7 @@ def test_the_cost_at_the_edge_is_the_ratio_times_the_square() -> None:
 
 def test_an_edge_beyond_the_largest_size_is_not_measured() -> None:
     z, s, topics = softmax_model()
-    reading, _ = measure_edge(softmax_costs(z, s, topics, np.array([0.001, 0.002, 0.003])), np.random.default_rng(0), "test")
+    reading, _ = measure_edge(softmax_costs(z, s, topics, np.array([0.001, 0.002, 0.003])), "test")
     assert reading.status == "not measured" and "up to the largest size tried, 0.003" in reading.reason
 
 
@@ -188,7 +188,7 @@ def test_the_interval_of_a_holds_it_as_often_as_it_says() -> None:
     draw, held = np.random.default_rng(0), np.zeros(2)
     for _ in range(200):
         rows = draw.choice(20_000, 120, replace=False)
-        told = foretell(replace(everything.of(rows), topics=np.arange(120) % 12), draw, "test")
+        told = foretell(replace(everything.of(rows), topics=np.arange(120) % 12), "test")
         for number, (reading, truth) in enumerate(((told.a, third / 3 / second), (told.b, fourth / 12 / second))):
             assert reading.low is not None and reading.high is not None
             held[number] += reading.low <= truth <= reading.high
@@ -214,9 +214,9 @@ def test_costs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"^costs: got sizes \[0.0, 0.2\], wanted finite ones above 0$"):
         Costs(np.array([0.0, 0.2]), good.up, good.down, good.chi, good.topics)
     with pytest.raises(InputError, match=r"^small doses: got sizes \[0.1\], wanted two that differ$"):
-        foretell(good.at(np.array([0])), np.random.default_rng(0), "test")
+        foretell(good.at(np.array([0])), "test")
     with pytest.raises(InputError, match=r"^topics: got 3, wanted at least 4"):
-        foretell(Costs(good.sizes, good.up, good.down, good.chi, topics % 3), np.random.default_rng(0), "test")
+        foretell(Costs(good.sizes, good.up, good.down, good.chi, topics % 3), "test")
 
 
 # --- the same in a network ---

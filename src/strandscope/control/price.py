@@ -150,18 +150,16 @@ def _tested(
     costs: Costs, small: NDArray[np.bool_], first: NDArray[np.bool_], cause: str, where: str, curve: tuple[Point, ...]
 ) -> tuple[LawResult, Expansion]:
     """The edge as the first half's small doses predict it, against the other half's curve above the rounding."""
-    generator = numpy_generator(0, "edge", where)
     clear = np.array([not point.rounded for point in curve])
     unseen = costs.of(~first).at(clear)
     if cause:
-        measured, _ = measure_edge(unseen, generator, "on half of the topics")
+        measured, _ = measure_edge(unseen, "on half of the topics")
         none = Expansion.not_measured(cause, int(first.sum()))
         ratio = Reading.not_measured(cause, unit="measured / predicted", method="edge on unseen prompts")
         control = Control("the same edge predicted for a direction twice as long", "violated", "out of domain", ratio)
         return LawResult(EDGE_LAW, where, none.edge, measured, ratio, "out of domain", control, cause), none
-    seen = costs.of(first)
-    told = foretell(seen.at(small), generator, f"pushes of ± two small sizes on {int(first.sum())} prompts")
-    return judge_edge(where, told, len(np.unique(seen.topics)), unseen, generator), told
+    told = foretell(costs.of(first).at(small), f"pushes of ± two small sizes on {int(first.sum())} prompts")
+    return judge_edge(where, told, unseen), told
 
 
 def _point(costs: Costs, number: int, floor: float) -> Point:
