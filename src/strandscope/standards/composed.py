@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.stats import hypergeom
 from torch import Tensor
 
 from ..laws import overlap as overlap_laws
@@ -37,7 +39,7 @@ def _turned(draw: Draw, values: Tensor) -> Tensor:
     "laws.strands.free_log",
     "1/PR_F = 1/PR_A + 1/PR_J − 1/d, up to a share of 1/d",
     Bands(bias=0.005),
-    (20, 40, 200),
+    (20, 40, 2000),
     Mutation("the ambient dimension forgotten", free_log, "- 1 / width", ""),
     source="participation of JᵀAJ itself",
     unit="log",
@@ -126,11 +128,11 @@ def foretold(draw: Draw) -> Outcome:
     return Outcome.of(found.ratio, 1.0, logarithm=True)
 
 
-def discrete(draw: Draw, contexts: int, types: int, rank: int, d: int, draws: int) -> Tensor:
-    """Gradients (contexts, draws, d): each context has one of `types` strands, all equally likely."""
+def discrete(draw: Draw, contexts: int, types: int, rank: int, d: int, draws: int) -> tuple[Tensor, NDArray[np.int64]]:
+    """Gradients (contexts, draws, d) and types (contexts,): each context has one of `types` strands, all equally likely."""
     bases = torch.stack([rotation(draw, d, rank) for _ in range(types)])
-    which = torch.as_tensor(draw.numpy.integers(0, types, contexts))
-    return draw.normal(contexts, draws, rank) @ bases[which].mT + 0.02 * draw.normal(contexts, draws, d)
+    which = draw.numpy.integers(0, types, contexts)
+    return draw.normal(contexts, draws, rank) @ bases[torch.as_tensor(which)].mT + 0.02 * draw.normal(contexts, draws, d), which
 
 
 def smooth(draw: Draw, contexts: int, rank: int, d: int, draws: int) -> Tensor:
@@ -154,7 +156,7 @@ def smooth(draw: Draw, contexts: int, rank: int, d: int, draws: int) -> Tensor:
 )
 def planted(draw: Draw) -> Outcome:
     """100 contexts, each with one of 40 strands of rank 3 in 60 dimensions."""
-    rows = discrete(draw, 100, 40, 3, 60, 24)
+    rows, _ = discrete(draw, 100, 40, 3, 60, 24)
     verdict = contest(coverage(rows, generator=draw.numpy, rank=3, neighbours=2)).verdict
     return Outcome({"discrete": 0.0, "cannot tell": 0.5}.get(verdict, 1.0))
 
@@ -180,19 +182,19 @@ def family(draw: Draw) -> Outcome:
 @case(
     "coverage of a known library",
     "strand.mixture.coverage",
-    "missing (1 − 1/T)^N",
+    "Σ π·P(type not among 30 of the 48)",
     Bands(bias=0.04, coverage=0.95),
     (6, 16, 2000),
     Mutation("a context stands in its own library", mixture.coverage, "order[block[order] != block[one]] for", "order for"),
-    source="Good–Turing, equal weights",
+    source="missing mass, hypergeometric",
     unit="share",
 )
 def known(draw: Draw) -> Outcome:
-    """48 contexts, each with one of 20 strands of rank 2 in 100 dimensions: what the nearest of 30 lack of the ceiling."""
-    rows = discrete(draw, 48, 20, 2, 100, 16)
-    found = coverage(rows, generator=draw.numpy, rank=2, neighbours=2, sizes=(30,), blocks=12, repeats=1)
-    held = found.missing()[30]
-    return Outcome.of(held, (1 - 1 / 20) ** 30)
+    """48 contexts, each with one of 20 strands of rank 2 in 100 dimensions: what libraries of 30 lack of the ceiling."""
+    rows, which = discrete(draw, 48, 20, 2, 100, 16)
+    found = coverage(rows, generator=draw.numpy, rank=2, neighbours=2, sizes=(30,), blocks=12)
+    absent = hypergeom.pmf(0, 48, np.bincount(which, minlength=20), 30)
+    return Outcome.of(found.missing()[30], float(absent.mean()))
 
 
 STANDARDS = (free, excess, stacked, foretold, planted, family, known)

@@ -135,14 +135,14 @@ _CHI, _UP, _DOWN, _EDGE = _population()
     "edge of the population, from mean cumulants",
     Bands(coverage=0.95),
     (100, 200, 2000),
-    Mutation("ends of the interval swapped", price._reading, "[tail, 1 - tail]", "[1 - tail, tail]"),
+    Mutation("missing square root: a variance for an error", price._reach, "* math.sqrt(variance)", "* variance"),
     source="cumulants of 400 linear softmax contexts",
     unit="log",
 )
 def foretold(draw: Draw) -> Outcome:
     """32 topics of four prompts each, drawn from 400 contexts, none of which carries κ₃ or κ₄ for many others."""
     rows, topics = draw.numpy.integers(0, 400, 4 * TOPICS), np.repeat(np.arange(TOPICS), 4)
-    found = foretell(Costs(SIZES, _UP[:, rows], _DOWN[:, rows], _CHI[rows], topics), draw.numpy, "standard")
+    found = foretell(Costs(SIZES, _UP[:, rows], _DOWN[:, rows], _CHI[rows], topics), "standard")
     return Outcome.of(found.edge, _EDGE, logarithm=True)
 
 

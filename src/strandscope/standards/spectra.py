@@ -180,7 +180,7 @@ def certain(draw: Draw) -> Outcome:
     "statistics.spectrum.overlap",
     "1/ω = 4/(1 + 1/(d − 1))",
     Bands(bias=0.03, coverage=0.95),
-    (150, 300, 2000),
+    (150, 300, 8000),
     Mutation("traces not divided out", overlap, "_weights(lengths)", "torch.full_like(lengths, 1 / wide.shape[1])"),
     unit="log",
 )
@@ -220,7 +220,7 @@ def _contexts(draw: Draw, count: int, rows: int = 32, d: int = 32) -> Tensor:
     "statistics.spectrum.top_eigenvalues",
     "((√(n − 1) + √d)² + σ·⟨TW⟩)/n",
     Bands(bias=0.005),
-    (30, 60, 300),
+    (30, 60, 3000),
     Mutation("swapped axis: the mean over coordinates", linalg.top_of_rows, "1 / n if weight is None", "1 / d if weight is None"),
     source="Johnstone (2001)",
     unit="relative",
