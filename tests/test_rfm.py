@@ -12,6 +12,7 @@ from strandscope.strand.linear import Method, Training, fit_scores
 from strandscope.strand.relevant import relevant_dimension, relevant_directions
 from strandscope.strand.rfm import fit, iterates
 from strandscope.strand.rfm_directions import UPDATES, rfm_directions
+from strandscope.strand.rfm_rows import Factored, Symmetric
 from strandscope.strand.rfm_spec import PRESETS, RFMSpec
 
 
@@ -83,11 +84,12 @@ def again(name, states, targets, updates):
 
 
 @pytest.mark.parametrize("shape", [(24, 6), (14, 20)], ids=["more rows", "more dimensions"])
+@pytest.mark.parametrize("classes", [2, 3])  # with more dimensions than gradients, two classes have a metric in factors
 @pytest.mark.parametrize("name", WRITTEN)
-def test_each_preset_is_the_published_machine(name, shape):
+def test_each_preset_is_the_published_machine(name, shape, classes):
     states, new = drawn(*shape) + 0.3, drawn(4, shape[1], seed=1)
-    labels = torch.arange(shape[0]) % 3
-    targets = torch.nn.functional.one_hot(labels, 3).double()
+    labels = torch.arange(shape[0]) % classes
+    targets = labels[:, None].double() if classes == 2 else torch.nn.functional.one_hot(labels, 3).double()
     predict, metric = again(name, states, targets, 3)
     made = fit(RFMSpec.preset(name, iterations=3), states, labels)
     assert made.outcomes == ("solved",) and float(made.residual) < 1e-8 and made.iteration == 3
@@ -122,7 +124,7 @@ def test_a_spec_says_every_choice():
 
 @pytest.mark.parametrize("kernel", [Kernel("laplace"), Kernel("gaussian"), Kernel("quadratic"), Kernel("linear")], ids=str)
 @pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("shape", [(20, 5), (10, 16)])
+@pytest.mark.parametrize("shape", [(20, 5), (10, 16), (8, 16)])
 @pytest.mark.parametrize("updates", [0, 2])
 def test_gradients_are_those_of_the_predictions(kernel, diagonal, shape, updates):
     spec = RFMSpec(kernel, 3.0, 0.1, diagonal=diagonal, iterations=updates)
@@ -169,6 +171,41 @@ def test_sites_are_fitted_as_each_alone(dtype):
         alone = fit(RFMSpec(), states[site], labels)
         torch.testing.assert_close(together.predict(new)[site], alone.predict(new[site]), rtol=1e-3, atol=2e-3)
         assert float(together.bandwidth[site]) == pytest.approx(float(alone.bandwidth))
+
+
+@pytest.mark.parametrize("spec", [RFMSpec(), RFMSpec.preset("clas"), RFMSpec.preset("xrfm")], ids=["ours", "clas", "xrfm"])
+def test_an_output_twice_is_the_same_machine_with_twice_the_agop(spec):
+    """One output is fitted through factors, two of so many rows through matrices."""
+    states, target, new = drawn(30, 40), drawn(30, seed=1)[:, None], drawn(5, 40, seed=2)
+    once, twice = fit(spec, states, target), fit(spec, states, target.expand(-1, 2))
+    assert isinstance(once.metric, Factored) and isinstance(twice.metric, Symmetric)
+    torch.testing.assert_close(once.metric.dense(), twice.metric.dense())
+    torch.testing.assert_close(once.metric.values(), twice.metric.values())
+    torch.testing.assert_close(2 * once.agop().dense(), twice.agop().dense())
+    torch.testing.assert_close(2 * once.spectra[0], twice.spectra[0])
+    torch.testing.assert_close(once.predict(new)[:, [0, 0]], twice.predict(new))
+    values, vectors = once.metric.top(30)  # one more than its rank
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(30).double())
+    torch.testing.assert_close(once.metric.dense() @ vectors, vectors * values)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_one_of_several_sites_is_what_it_is_alone(classes):
+    states, labels, new = drawn(3, 30, 40), torch.arange(30) % classes, drawn(5, 40, seed=1)
+    several = fit(RFMSpec(iterations=2), states, labels)
+    alone = [fit(RFMSpec(iterations=2), one, labels) for one in states]
+    close = torch.testing.assert_close  # a basis among others lies differently in memory, and rounds differently
+    close(several.predict(new), torch.stack([one.predict(new) for one in alone]))
+    close(several.gradients(new), torch.stack([one.gradients(new) for one in alone]))
+    close(several.agop().dense(), torch.stack([one.agop().dense() for one in alone]))
+    close(several.metric.dense(), torch.stack([one.metric.dense() for one in alone]))
+    close(several.metric.values(), torch.stack([one.metric.values() for one in alone]))
+    close(several.metric.top(4)[0], torch.stack([one.metric.top(4)[0] for one in alone]))
+    for place, one in enumerate(alone):
+        part = several.site(place)
+        close(part.predict(new), one.predict(new))
+        close(part.spectra, one.spectra)
+        assert part.outcomes == one.outcomes
 
 
 def test_neither_the_order_of_rows_nor_the_batch_matters_beyond_rounding():

@@ -157,6 +157,15 @@ def gradients(
     return applied(found, metric, diagonal=diagonal)
 
 
+def combinations(kernel: Kernel, slopes: Tensor, alphas: Tensor) -> Tensor:
+    """(n, n) C with C · rows · M the gradients at the rows, for a machine of one output whose centres they are; p = 2."""
+    if not kernel.radial:
+        return slopes * alphas
+    found = slopes * -alphas
+    found.diagonal().sub_(found.sum(-1))
+    return found
+
+
 def _p_norm_gradients(kernel: Kernel, weights: Tensor, points: Tensor, centres: Tensor, metric: Tensor | None) -> Tensor:
     columns = []
     for axis in range(points.shape[-1]):  # one coordinate at a time: (…, m, n) is what must fit

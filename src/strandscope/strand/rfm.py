@@ -2,9 +2,10 @@
 
     α_t = (K_{M_t} + λ I)⁻¹ y        f_t(z) = Σ α_i K_{M_t}(x_i, z)        M_{t+1} = normalise(AGOP(f_t)^s),   M_0 = I
 
-(Radhakrishnan, Beaglehole, Pandit & Belkin, Science 2024). `RFMSpec` names every choice. All sites are fitted at once: states may
-be (sites, rows, d). With fewer rows than dimensions everything happens in the span of the rows, where M_0 = I and all that
-follows stay: nothing d × d is ever made. Nothing is drawn at random, and the order of rows matters to rounding alone.
+(Radhakrishnan, Beaglehole, Pandit & Belkin, Science 2024). `RFMSpec` names every choice. States may be (sites, rows, d): each
+site is fitted as it would be alone, one after the other, since what belongs to one then stays in the processor's cache. With
+fewer rows than dimensions everything happens in the span of the rows, where M_0 = I and all that follows stay: nothing d × d is
+ever made. Nothing is drawn at random, and the order of rows matters to rounding alone.
 
 What it promises: a system that cannot be solved is said to be (`outcomes`), and no other solver takes its place.
 What it does not know: how many directions matter. AGOP_{t+1} = M_{t+1} E[g gᵀ] M_{t+1}: while the machine can still fit, the next
@@ -14,7 +15,7 @@ ends at rank one whatever the truth. `relevant.relevant_dimension` measures it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError, TrustError
-from .kernels import applied, gradients, outer_products, profile
-from .rfm_rows import Rows, Symmetric, check_states, targets
+from .kernels import Profile, applied, combinations, gradients, outer_products, profile
+from .rfm_rows import BySite, Factored, Metric, One, Rows, Symmetric, check_states, targets
 from .rfm_solve import choose, solve
 from .rfm_spec import RFMSpec
 
@@ -47,7 +48,7 @@ class RFM:
     bandwidth: Tensor
     ridge: Tensor
     alphas: Tensor
-    metric: Symmetric | None
+    metric: Metric | None
     spectra: tuple[Tensor, ...]
     residual: Tensor
     outcomes: tuple[str, ...]
@@ -65,33 +66,60 @@ class RFM:
         if failed:
             raise TrustError(failed[0])
 
+    def site(self, place: int) -> RFM:
+        """The machine of one of several sites, as `fit` makes it of that site's states alone."""
+        metric = self.metric.sites[place] if isinstance(self.metric, BySite) else None
+        spectra = tuple(values[place] for values in self.spectra)
+        return replace(
+            self, bandwidth=self.bandwidth[place], ridge=self.ridge[place], alphas=self.alphas[place], metric=metric,
+            spectra=spectra, residual=self.residual[place], outcomes=(self.outcomes[place],), rows=self.rows.site(place),
+            intercept=self.intercept[place],
+        )  # fmt: skip
+
     def predict(self, states: Tensor) -> Tensor:
         """(…, m, outputs) at states (…, m, d). NaN at a site that was not solved."""
+        if self.alphas.ndim > 2:
+            return torch.stack([one.predict(rows) for one, rows in self._sites(states)])
         points, centres, metric = self._at(states)
         found = profile(self.spec.kernel, self.bandwidth, points, centres, metric, diagonal=self.spec.diagonal)
         return found.values @ self.alphas + self.intercept
 
     def gradients(self, states: Tensor) -> Tensor:
         """(…, outputs, m, d): gradients of the predictions about the prepared states (centred, of unit norm if so)."""
+        if self.alphas.ndim > 2:
+            return torch.stack([one.gradients(rows) for one, rows in self._sites(states)])
         points, centres, metric = self._at(states)
         kernel, diagonal = self.spec.kernel, self.spec.diagonal
         slopes = profile(kernel, self.bandwidth, points, centres, metric, diagonal=diagonal).slopes
         outputs = self.alphas.unbind(-1)
-        found = torch.stack(
-            [gradients(kernel, slopes, column, points, centres, metric, diagonal=diagonal) for column in outputs], -3
-        )
-        return found if metric is None or self.rows.basis is None else found @ self.rows.basis.mT.unsqueeze(-3)
+        found = torch.stack([gradients(kernel, slopes, column, points, centres, metric, diagonal=diagonal) for column in outputs])
+        if isinstance(self.metric, Factored):
+            return found @ self.metric.factor
+        return found if metric is None or self.rows.basis is None else found @ self.rows.basis.mT
 
-    def agop(self) -> Symmetric:
+    def agop(self) -> Metric:
         """The AGOP of this machine at its own rows, before power and normalisation."""
-        return _agop(self.spec, self.rows, self.bandwidth, self.alphas, self.metric)
+        if self.alphas.ndim > 2:
+            return BySite(tuple(self.site(place)._agop() for place in range(len(self.alphas))))
+        return self._agop()
+
+    def _agop(self) -> One:
+        metric = None if isinstance(self.metric, BySite) else self.metric
+        slopes = _profile(self.spec, self.rows, self.bandwidth, metric).slopes
+        return _agop(self.spec, self.rows, self.alphas, metric, slopes)
+
+    def _sites(self, states: Tensor) -> list[tuple[RFM, Tensor]]:
+        wide = states.expand(len(self.alphas), *states.shape[-2:])
+        return [(self.site(place), rows) for place, rows in enumerate(wide)]
 
     def _at(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Points, centres and metric in coordinates where the kernel is what it was: all of them while M = I."""
         points = self.rows.prepared(states)
-        if self.metric is None:
-            return points, self.rows.states, None
-        return self.rows.inside(points), self.rows.coordinates, self.metric.matrix
+        if isinstance(self.metric, Factored):
+            return points @ self.metric.factor.mT, self.metric.images, None
+        if isinstance(self.metric, Symmetric):
+            return self.rows.inside(points), self.rows.coordinates, self.metric.matrix
+        return points, self.rows.states, None
 
     def __str__(self) -> str:
         failed = sum(outcome != "solved" for outcome in self.outcomes)
@@ -100,7 +128,7 @@ class RFM:
 
 
 def fit(spec: RFMSpec, states: Tensor, labels: Tensor | NDArray, *, spectra: bool = True) -> RFM:
-    """Fit a recursive feature machine, at all sites at once.
+    """Fit a recursive feature machine, at every site.
 
     Args:
         states: (n, d) or (sites, n, d), float32 or float64; that is the precision of the whole.
@@ -122,34 +150,84 @@ def iterates(spec: RFMSpec, states: Tensor, labels: Tensor | NDArray, *, spectra
         raise InputError(f"states: got {states.shape[-2]} rows, wanted at most {DENSE}; strand.nystrom.fit takes more")
     values, classes = targets(labels, states.shape[-2])
     values = values.to(states)
+    if states.ndim == 2:
+        yield from _alone(spec, states, values, classes, spectra)
+        return
+    wide = values.expand(len(states), *values.shape[-2:])
+    sites = [_alone(spec, one, wanted, classes, spectra) for one, wanted in zip(states, wide, strict=True)]
+    rows = None
+    for machines in zip(*sites, strict=True):
+        rows = rows or Rows.of_sites([machine.rows for machine in machines])
+        yield _joined(machines, rows)
+
+
+def _alone(spec: RFMSpec, states: Tensor, values: Tensor, classes: int, spectra: bool) -> Iterator[RFM]:
+    """`iterates` of one site: states (n, d), values (n, outputs)."""
     intercept = values.mean(-2, keepdim=True) if spec.centre_labels else torch.zeros_like(values[..., :1, :])
-    wanted = (values - intercept).expand(*states.shape[:-2], *values.shape[-2:])
-    rows = Rows.of(spec, states)
+    wanted = values - intercept
+    rows = Rows.of(spec, states, wanted.shape[-1])
     bandwidth, ridge = choose(spec, rows.coordinates, wanted)
-    metric, kept = None, ()
+    metric: One | None = None
+    kept: tuple[Tensor, ...] = ()
     for iteration in range(spec.iterations + 1):
-        inside = None if metric is None else metric.matrix
-        seen = profile(spec.kernel, bandwidth, rows.coordinates, rows.coordinates, inside, diagonal=spec.diagonal)
+        seen = _profile(spec, rows, bandwidth, metric)
         solved = solve(seen.values, ridge, wanted)
         machine = RFM(
             spec, bandwidth, ridge, solved.alphas, metric, kept, solved.residual, solved.outcomes, classes, rows, intercept
         )
         yield machine
         if iteration < spec.iterations:
-            agop = _agop(spec, rows, bandwidth, solved.alphas, metric, seen.slopes)
-            metric, values = update(spec, rows.coordinates, agop, spectra)
-            kept = (*kept, values)
+            agop = _agop(spec, rows, solved.alphas, metric, seen.slopes)
+            points = rows.coordinates
+            if isinstance(agop, Factored):
+                metric, spectrum = _scaled(spec, points, agop, spectra)
+            else:
+                metric, spectrum = update(spec, points, agop, spectra)
+            kept = (*kept, spectrum)
 
 
-def _agop(
-    spec: RFMSpec, rows: Rows, bandwidth: Tensor, alphas: Tensor, metric: Symmetric | None, slopes: Tensor | None = None
-) -> Symmetric:
-    inside = None if metric is None else metric.matrix
+def _joined(sites: Sequence[RFM], rows: Rows) -> RFM:
+    """One machine of all sites; their rows are the same in every iteration and are joined once."""
+    metrics = [one.metric for one in sites if isinstance(one.metric, Symmetric | Factored)]
+    spectra = zip(*(one.spectra for one in sites), strict=True)
+    return replace(
+        sites[0],
+        bandwidth=torch.stack([one.bandwidth for one in sites]),
+        ridge=torch.stack([one.ridge for one in sites]),
+        alphas=torch.stack([one.alphas for one in sites]),
+        metric=BySite(tuple(metrics)) if metrics else None,
+        spectra=tuple(torch.stack(values) for values in spectra),
+        residual=torch.stack([one.residual for one in sites]),
+        outcomes=tuple(outcome for one in sites for outcome in one.outcomes),
+        rows=rows,
+        intercept=torch.stack([one.intercept for one in sites]),
+    )
+
+
+def _profile(spec: RFMSpec, rows: Rows, bandwidth: Tensor, metric: One | None) -> Profile:
+    """Of the training rows."""
+    points = metric.images if isinstance(metric, Factored) else rows.coordinates
+    inside = metric.matrix if isinstance(metric, Symmetric) else None
+    return profile(spec.kernel, bandwidth, points, points, inside, diagonal=spec.diagonal)
+
+
+def _agop(spec: RFMSpec, rows: Rows, alphas: Tensor, metric: One | None, slopes: Tensor) -> One:
+    if rows.factored:
+        return _factored(spec, rows, alphas, metric if isinstance(metric, Factored) else None, slopes)
+    inside = metric.matrix if isinstance(metric, Symmetric) else None
     points = rows.coordinates
-    if slopes is None:
-        slopes = profile(spec.kernel, bandwidth, points, points, inside, diagonal=spec.diagonal).slopes
     found = outer_products(spec.kernel, slopes, alphas, points, inside, diagonal=spec.diagonal, centred=spec.centre_gradients)
     return Symmetric(found, rows.basis, spec.diagonal)
+
+
+def _factored(spec: RFMSpec, rows: Rows, alphas: Tensor, metric: Factored | None, slopes: Tensor) -> Factored:
+    points = rows.states if metric is None else metric.images
+    columns = (alphas / len(points) ** 0.5).unbind(-1)
+    inner = torch.cat([combinations(spec.kernel, slopes, column) for column in columns])
+    if spec.centre_gradients:
+        inner = torch.cat([part - part.mean(0) for part in inner.split(len(points))])
+    slopes = inner @ points  # gradients, about the images
+    return Factored(slopes if metric is None else slopes @ metric.factor, points @ slopes.T)
 
 
 def update(spec: RFMSpec, points: Tensor, agop: Symmetric, spectra: bool) -> tuple[Symmetric, Tensor]:
@@ -171,6 +249,14 @@ def update(spec: RFMSpec, points: Tensor, agop: Symmetric, spectra: bool) -> tup
     size = made.greatest_entry() if spec.normalise == "max" else _spread(spec, points, made) / _spread(spec, points)
     size = size.clamp_min(torch.finfo(matrix.dtype).tiny)
     return replace(made, matrix=matrix / (size[..., None] if spec.diagonal else size[..., None, None])), values
+
+
+def _scaled(spec: RFMSpec, points: Tensor, agop: Factored, spectra: bool) -> tuple[Factored, Tensor]:
+    values = agop.values().to(points.dtype) if spectra else points.new_empty(*points.shape[:-2], 0)
+    if spec.normalise == "none":
+        return agop, values
+    size = agop.greatest_entry() if spec.normalise == "max" else agop.spread(spec.kernel.radial) / _spread(spec, points)
+    return agop.times(1 / size.clamp_min(torch.finfo(points.dtype).tiny)), values
 
 
 def _spread(spec: RFMSpec, points: Tensor, metric: Symmetric | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -54,19 +55,96 @@ class Symmetric:
             return self.matrix.diagonal(dim1=-2, dim2=-1).amax(-1)
         return ((self.basis @ self.matrix) * self.basis).sum(-1).amax(-1)
 
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.matrix).all())
+
+
+@dataclass(frozen=True, slots=True)
+class Factored:
+    """M = factorᵀ · factor, where gradients are fewer than dimensions: its distances are those of images, rows · factorᵀ.
+
+    With K_M(x, z) = K_I(Fx, Fz) a machine on the images has gradients V, and its AGOP is that of the factor VF/√n: no d × d and
+    no basis is needed, and images, unlike xᵀMz, lose no digits where M is nearly of low rank.
+    """
+
+    factor: Tensor  # (k, d)
+    images: Tensor  # (n, k) of the training rows
+
+    def times(self, scale: Tensor) -> Factored:
+        """M times a number above 0."""
+        root = scale.sqrt()
+        return Factored(self.factor * root, self.images * root)
+
+    def dense(self) -> Tensor:
+        """(d, d)."""
+        return self.factor.T @ self.factor
+
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.factor).all())
+
+    def values(self) -> Tensor:
+        """(r,) eigenvalues, greatest first, r the lesser of n and k; those that are not given are 0."""
+        wide = torch.nan_to_num(self.factor.double())
+        return torch.linalg.eigvalsh(wide @ wide.T).flip(0)[: len(self.images)]
+
+    def top(self, k: int) -> tuple[Tensor, Tensor]:
+        """(k,) greatest eigenvalues and (d, k) their eigenvectors."""
+        wide = self.factor.double()
+        values, vectors = torch.linalg.eigh(wide @ wide.T)
+        along = wide.T @ vectors[:, -k:].flip(1)
+        along = along / along.norm(dim=0).clamp_min(torch.finfo(along.dtype).tiny)
+        basis = torch.linalg.qr(along).Q  # of eigenvalues near 0, `along` is rounding
+        return values[-k:].flip(0).clamp_min(0), basis.to(self.factor.dtype)
+
+    def greatest_entry(self) -> Tensor:
+        return self.factor.square().sum(0).amax()
+
+    def spread(self, radial: bool) -> Tensor:
+        """Mean of xᵀMx over the training rows, about their mean if `radial`."""
+        images = self.images - self.images.mean(0) if radial else self.images
+        return images.square().sum(1).mean()
+
+
+One = Symmetric | Factored
+
+
+@dataclass(frozen=True, slots=True)
+class BySite:
+    """The metrics of several sites, each as it is; results have the sites' dimension first."""
+
+    sites: tuple[One, ...]
+
+    def dense(self) -> Tensor:
+        return torch.stack([one.dense() for one in self.sites])
+
+    def finite(self) -> bool:
+        return all(one.finite() for one in self.sites)
+
+    def values(self) -> Tensor:
+        return torch.stack([one.values() for one in self.sites])
+
+    def top(self, k: int) -> tuple[Tensor, Tensor]:
+        values, vectors = zip(*(one.top(k) for one in self.sites), strict=True)
+        return torch.stack(values), torch.stack(vectors)
+
+
+Metric = One | BySite
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Training rows as the kernel sees them, and the coordinates (…, n, r) in which the metric lives."""
+    """Training rows as the kernel sees them, and the coordinates (…, n, r) in which a metric that is a matrix lives."""
 
     states: Tensor  # (…, n, d) prepared
     coordinates: Tensor
     basis: Tensor | None  # (…, d, r)
     centre: Tensor  # (…, 1, d)
     unit: bool
+    factored: bool = False  # the metric is `Factored`
 
     @classmethod
-    def of(cls, spec: RFMSpec, states: Tensor) -> Rows:
+    def of(cls, spec: RFMSpec, states: Tensor, outputs: int | None = None) -> Rows:
+        """Of a machine with so many outputs; None where the metric is to be a matrix."""
         # A radial kernel does not see the centre, its rounding does: so its rows are centred even where that is not asked for.
         centre = states.mean(-2, keepdim=True)
         if not spec.centre_inputs and (spec.unit_rows or not spec.kernel.radial):
@@ -76,8 +154,25 @@ class Rows:
         n, d = prepared.shape[-2:]
         if n >= d or spec.diagonal or not spec.kernel.turns:
             return replace(rows, states=prepared, coordinates=prepared)
+        if outputs is not None and n * outputs <= d and spec.power == 1:
+            return replace(rows, states=prepared, coordinates=prepared, factored=True)
         basis = torch.linalg.qr(prepared.mT).Q
         return replace(rows, states=prepared, coordinates=prepared @ basis, basis=basis)
+
+    @classmethod
+    def of_sites(cls, sites: Sequence[Rows]) -> Rows:
+        """As one, the sites' dimension first."""
+        states = torch.stack([one.states for one in sites])
+        bases = [one.basis for one in sites if one.basis is not None]
+        inside = states if sites[0].coordinates is sites[0].states else torch.stack([one.coordinates for one in sites])
+        centres = torch.stack([one.centre for one in sites])
+        return replace(sites[0], states=states, coordinates=inside, basis=torch.stack(bases) if bases else None, centre=centres)
+
+    def site(self, place: int) -> Rows:
+        basis = None if self.basis is None else self.basis[place]
+        return replace(
+            self, states=self.states[place], coordinates=self.coordinates[place], basis=basis, centre=self.centre[place]
+        )
 
     def prepared(self, states: Tensor) -> Tensor:
         moved = states - self.centre

@@ -176,7 +176,7 @@ def _means(states: Tensor, labels: Ints) -> Tensor:
 def _directions(machine: RFM, rank: int) -> Tensor | None:
     """(d, rank) top eigenvectors of M, of the AGOP while M = I."""
     matrix = machine.metric or machine.agop()
-    if machine.outcomes[0] != "solved" or not bool(torch.isfinite(matrix.matrix).all()):
+    if machine.outcomes[0] != "solved" or not matrix.finite():
         return None
     return matrix.top(rank)[1].double()
 
