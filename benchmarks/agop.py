@@ -17,19 +17,21 @@ import torch
 from torch import Tensor
 
 from common import Line, Results, Size, Table, main, paired
+from strandscope.statistics.accumulators.products import Form
 from strandscope.strand.agop import agop
 
 WIDTH, OUTPUTS, TOP, BATCH, PROBES = 1024, 10, 50, 1000, 4
 
 _PEAK = """
-import json, resource, sys
+import json, sys
 sys.path.insert(0, {here!r})
 from agop import mlp, points, TOP, PROBES
+from common import peak_gb
 from strandscope.strand.agop import agop
 import torch
 torch.set_num_threads(2)
 agop(mlp(), points({n}), probes=PROBES, form="sketch", k=TOP).top(TOP)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+print(json.dumps(peak_gb()))
 """
 
 
@@ -77,7 +79,8 @@ def run(size: Size) -> Results:
     n, pairs = size.of(10_000, 1000), size.of(7, 1)
     batches = list(points(n))
     lines = []
-    for form, bound in (("sketch", 1.5), ("dense", None)):
+    forms: tuple[tuple[Form, float | None], ...] = (("sketch", 1.5), ("dense", None))
+    for form, bound in forms:
         taken = paired(
             lambda form=form: agop(f, batches, probes=PROBES, form=form, k=TOP).top(TOP),
             lambda: bare(f, batches, PROBES),

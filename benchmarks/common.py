@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -150,6 +151,15 @@ def seconds(what: str, work: Callable[[], object], repeats: int, most: float) ->
     work()
     times = [timed(work) for _ in range(repeats)]
     return Line(what, statistics.median(times), min(times), max(times), repeats, "s", most=most)
+
+
+def peak_gb() -> float:
+    """The most memory that this process had resident; not `ru_maxrss`, which on Linux a child has from its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def machine() -> dict[str, Any]:
