@@ -17,11 +17,12 @@ import tiny_chat
 from strandscope.census import census as order_of_work
 from strandscope.census import kept, laws
 from strandscope.census.census import _inside, _limits, _spread
-from strandscope.census.compare import MARGIN, _median_of_twins, compare, family_level, verdict_of
+from strandscope.census.compare import _median_of_twins, compare, family_level, verdict_of
 from strandscope.census.contexts import _length, choose
 from strandscope.census.measure import Measurement, in_depth
-from strandscope.errors import InputError, StrandscopeError
+from strandscope.errors import InputError, StrandscopeError, TrustError
 from strandscope.laws.sharing import results
+from strandscope.report.census import census_entry, read, write
 from strandscope.statistics.paired import Deleted, log_ratio, median, steadied
 from strandscope.strand.mixture import coverage
 from strandscope.subject.twin import twin
@@ -302,6 +303,38 @@ def test_entropies_that_could_not_be_matched_are_told(subject: ss.Subject) -> No
         said = " ".join(_limits(rows, [trained, twins], False, ""))
         assert ("entropy differs from the network's by up to 0.5 nats" in said) is told
     assert "Some twins are missing: none there." in _limits(rows, [trained], False, "none there")
+
+
+def test_the_record_says_everything_under_its_own_name_and_is_of_its_own_network(
+    done: tuple[Any, Path, list[int]], tmp_path: Path
+) -> None:
+    found = done[0]
+    entry = census_entry(found, "strandscope census x")
+    assert (entry.twins, entry.kinds, entry.schema, entry.command) == (
+        2, ("random", "scrambled"), "strandscope/census/1", "strandscope census x"
+    )  # fmt: skip
+    for one, source in zip(entry.networks, found.networks, strict=True):
+        assert (one.name, one.kind, one.scale, one.entropy, one.output) == (
+            source.name, source.kind, source.scale, source.entropy, source.output
+        )  # fmt: skip
+    for site in found.sites:
+        shown = entry.site(site.site)
+        assert (shown.site, shown.ambient, shown.contexts, shown.below) == (site.site, 32, site.contexts, site.below)
+        assert shown.contexts != shown.below and shown.trace == site.trace
+        for quantity in site.quantities:
+            told = shown.quantity(quantity.id)
+            assert (told.reading, told.what, told.coordinates) == (quantity.reading, quantity.what, quantity.coordinates)
+            for one, source in zip(told.against, quantity.against, strict=True):
+                assert (one.reading, one.ratio, one.decides, one.verdict) == (
+                    source.reading, source.ratio, source.decides, source.verdict
+                )  # fmt: skip
+    write(entry, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["census.json", "census.md"]
+    assert read(tmp_path, found.fingerprint) == read(tmp_path / "census.json", found.fingerprint) == entry
+    with pytest.raises(TrustError, match="take its census again"):
+        read(tmp_path, "0" * 64)
+    with pytest.raises(InputError, match="is not in this census"):
+        entry.site("resid:1")
 
 
 # --- what is kept ---

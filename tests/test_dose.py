@@ -283,6 +283,9 @@ def test_a_price_that_is_known_sharpens_the_prediction(bench: Bench) -> None:
     for nats in (0.004, 0.01):
         without, within = (find_dose(bench, SITE, vector(), nats, price=given) for given in (None, known))
         assert within.scale.value is not None and within.predicted.value is not None and within.cost.value is not None
+        scale, chi = within.scale.value, float(bench.susceptibility(SITE, vector(), "all").mean())
+        factor = 1 + known.a.value * scale + known.b.value * scale**2
+        assert within.predicted.value == pytest.approx(0.5 * scale**2 * chi * factor, rel=1e-6)
         assert within.edge == known.edge and within.scale.value == pytest.approx(without.scale.value, rel=0.02)
         assert abs(within.predicted.value / within.cost.value - 1) < abs(without.predicted.value / without.cost.value - 1)  # type: ignore[operator]
     assert find_dose(bench, SITE, vector(), 0.01, price=known).how == "predicted and confirmed"

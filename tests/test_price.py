@@ -23,6 +23,7 @@ from strandscope.control.bench import Bench
 from strandscope.control.edit import Add
 from strandscope.control.price import first_half, price
 from strandscope.errors import InputError
+from strandscope.laws import price as laws_price
 from strandscope.laws.price import (
     Costs,
     divergence,
@@ -204,6 +205,12 @@ def test_the_interval_of_a_mean_by_topic_holds_it_as_often_as_it_says() -> None:
         costs = 1 + 0.5 * draw.standard_normal(24)[topics] + 0.3 * (draw.gamma(4.0, 0.25, 96) - 1)
         held += abs(costs.mean() - 1) <= half_width(costs, topics)
     assert 0.935 <= held / 2000 <= 0.965
+
+
+def test_topics_of_unequal_size_are_drawn_whole() -> None:
+    weights = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    found = laws_price._means(np.array([1.0, 2.0, 3.0, 10.0]), np.array([4, 4, 4, 7]), weights)
+    assert found == pytest.approx([2, 10, 4, 22 / 7])
 
 
 def test_costs_that_do_not_fit_are_refused() -> None:
