@@ -19,7 +19,7 @@ from strandscope.capture.examples import neutral_prompts
 from strandscope.control import bench as benches
 from strandscope.control import dose as dosing
 from strandscope.control.bench import Bench
-from strandscope.control.dose import find_dose, solve
+from strandscope.control.dose import _how, find_dose, solve
 from strandscope.control.edit import Add
 from strandscope.control.price import price
 from strandscope.errors import InputError, TrustError
@@ -274,6 +274,17 @@ def test_the_predicted_cost_is_half_the_squared_scale_times_chi(bench: Bench) ->
     far = abs(dose.cost.value / dose.predicted.value - 1)
     assert dose.how != "predicted and confirmed" or far < 0.0201
     assert dose.edge.status == "not measured" and "no price of this push" in dose.edge.reason
+
+
+def test_a_prediction_stands_within_a_fifth_of_itself_and_no_farther() -> None:
+    for cost, measured, how in (
+        (1.19, 1, "predicted and confirmed"),
+        (0.81, 1, "predicted and confirmed"),
+        (1.19, 2, "predicted, then corrected"),
+        (1.21, 1, "solved numerically: beyond the edge"),
+        (0.79, 3, "solved numerically: beyond the edge"),
+    ):
+        assert _how(0.02 * cost, 0.02, measured) == how
 
 
 def test_a_price_that_is_known_sharpens_the_prediction(bench: Bench) -> None:
