@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import strandscope as ss
 import tiny_chat
 from strandscope.census import census as order_of_work
-from strandscope.census import kept, laws
+from strandscope.census import kept, laws, measure
 from strandscope.census.census import _inside, _limits, _spread
 from strandscope.census.compare import _median_of_twins, compare, family_level, verdict_of
 from strandscope.census.contexts import _length, choose
@@ -250,14 +251,49 @@ def test_blocks_in_order_have_steps_and_others_have_none(subject: ss.Subject) ->
     assert not in_depth([high, low]) and not in_depth([low, low])
 
 
+def test_the_covariance_leaves_out_the_position_where_networks_park_an_outsized_state(
+    subject: ss.Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, stream = [], measure.states_of
+    monkeypatch.setattr(measure, "states_of", lambda *given: asked.append(given[3]) or stream(*given))
+    dict(measure._roots(subject, choose(subject, texts(10), 10), subject.sites("resid:0")))
+    assert asked == [(1, None)]
+
+
+def test_a_coverage_curve_is_of_readable_contexts_in_their_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(measure.mixture, "coverage", lambda rows, groups, **_: asked.append((rows, groups)) or "curve")
+    held, groups = measure._Site(), np.arange(24) // 2
+    held.figures["readable"] = [float(number not in (3, 8)) for number in range(24)]
+    rows = torch.randn(24, 24, 80, generator=torch.Generator().manual_seed(0)).half()
+    contexts = SimpleNamespace(examples=SimpleNamespace(groups=groups))
+    assert measure._coverage(held, rows, contexts, np.random.default_rng(0)) == "curve"  # type: ignore[arg-type]
+    kept = np.delete(np.arange(24), [3, 8])
+    assert asked[0][1] == groups[kept].tolist() and asked[0][0].shape == (22, 24, 80)
+    torch.testing.assert_close(asked[0][0] * 256, rows[torch.as_tensor(kept)].float())
+    for few in (rows[:, :19], rows[..., :60]):  # too few draws, or too narrow for spans of sixty directions
+        assert measure._coverage(held, few, contexts, np.random.default_rng(0)) is None  # type: ignore[arg-type]
+
+
+def test_a_context_without_a_response_has_no_overlap() -> None:
+    rows = torch.randn(12, 30, 20, generator=torch.Generator().manual_seed(0))
+    rows[4] = 0
+    inverse, pairs = measure._overlaps(rows)
+    assert np.flatnonzero(np.isnan(inverse)).tolist() == [4]
+    assert np.isnan(pairs[4]).all() and np.isnan(pairs[:, 4]).all() and np.isnan(pairs).sum() == 23
+    alone, others = measure._overlaps(rows[[k for k in range(12) if k != 4]])
+    np.testing.assert_allclose(np.delete(inverse, 4), alone)
+    np.testing.assert_allclose(np.delete(np.delete(pairs, 4, 0), 4, 1), others)
+
+
 # --- the order of work ---
 
 
 @pytest.fixture(scope="module")
 def done(subject: ss.Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path, list[int]]]:
-    out, seeds, measure = tmp_path_factory.mktemp("census"), [], order_of_work.measure
+    out, seeds, real = tmp_path_factory.mktemp("census"), [], order_of_work.measure
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(order_of_work, "measure", lambda *given, **more: seeds.append(more["seed"]) or measure(*given, **more))
+        patched.setattr(order_of_work, "measure", lambda *given, **more: seeds.append(more["seed"]) or real(*given, **more))
         yield ss.census(subject, texts(), out=out, **SMALL), out, seeds
 
 
