@@ -150,7 +150,7 @@ def smooth(draw: Draw, contexts: int, rank: int, d: int, draws: int) -> Tensor:
     Bands(bias=0.25),
     (1, 2, 10),
     Mutation("types never missing", missing_mass, "np.exp(gammaln(b + n)", "0 * np.exp(gammaln(b + n)"),
-    Mutation("swapped: the theories' scores", contest, "float(value[1, 0] - value[0, 0])", "float(value[0, 0] - value[1, 0])"),
+    Mutation("swapped: the theories' scores", contest, "f[..., 1, 0] - f[..., 0, 0]", "f[..., 0, 0] - f[..., 1, 0]"),
     source="planted",
     unit="verdicts, cannot tell as half",
 )

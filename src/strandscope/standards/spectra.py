@@ -90,7 +90,7 @@ def falling(draw: Draw) -> Outcome:
     "PR = (Σi⁻²)²/Σi⁻⁴ = 2.49",
     Bands(bias=0.02, coverage=0.95),
     (300, 600, 2000),
-    Mutation("the jackknife without the factor 2² of pairs", pairs.log_ratio, "jackknife = 4 * row", "jackknife = row"),
+    Mutation("the jackknife without the factor 2² of pairs", pairs.log_ratio, "linear = 4 * row", "linear = row"),
     unit="log",
 )
 def steep(draw: Draw) -> Outcome:

@@ -140,7 +140,7 @@ class Coverage:
     def read(self, found: Replicates, *, unit: str, method: str, level: float = 0.95) -> Reading:
         """A reading of a figure from its replicates."""
         value, blocks = float(found.value), len(found.without)
-        reach = found.error() * float(student.ppf(0.5 + level / 2, blocks - 1))
+        reach = float(found.error()) * float(student.ppf(0.5 + level / 2, blocks - 1))
         method = f"{method}; {blocks} blocks of contexts deleted from both roles (jackknife, t)"
         return Reading(value, value - reach, value + reach, level, self.contexts, unit, None, method)
 
