@@ -152,6 +152,25 @@ def fisher(draw: Draw) -> Outcome:
 
 
 @case(
+    "softmax of unrelated outcomes",
+    "statistics.spectrum.participation",
+    "PR of Wᵀ(diag p − ppᵀ)W",
+    Bands(bias=0.02, coverage=0.95),
+    (200, 400, 2000),
+    Mutation("sign of the pairs' skewness", pairs.log_ratio, "+ _skewness_of_pairs(", "- _skewness_of_pairs("),
+    unit="log",
+)
+def unrelated(draw: Draw) -> Outcome:
+    """Scores of 64 of 2,000 words at right angles but for chance, 64 dimensions, 6.5 nats: pairs of one word carry a quarter."""
+    weight, logits = draw.normal(2000, 64), 1.5 * draw.normal(2000)
+    p = logits.softmax(0)
+    centred = (weight - p @ weight) * p.sqrt()[:, None]
+    values = np.linalg.svd(centred.numpy(), compute_uv=False) ** 2
+    truth = float(values.sum() ** 2 / np.square(values).sum())
+    return Outcome.of(participation(scores(draw, weight, logits, ROWS)).reading(), truth, logarithm=True)
+
+
+@case(
     "nearly certain softmax",
     "statistics.spectrum.participation",
     '"not measured"',
@@ -321,5 +340,5 @@ def growing(draw: Draw) -> Outcome:
 
 
 STANDARDS = (
-    isotropic, falling, steep, squares, whole, fisher, certain, limit, finite, edge, bulk, spike, bounds, energy, growing,
+    isotropic, falling, steep, squares, whole, fisher, unrelated, certain, limit, finite, edge, bulk, spike, bounds, energy, growing,
 )  # fmt: skip
