@@ -340,5 +340,6 @@ def growing(draw: Draw) -> Outcome:
 
 
 STANDARDS = (
-    isotropic, falling, steep, squares, whole, fisher, unrelated, certain, limit, finite, edge, bulk, spike, bounds, energy, growing,
+    isotropic, falling, steep, squares, whole, fisher, unrelated, certain,
+    limit, finite, edge, bulk, spike, bounds, energy, growing,
 )  # fmt: skip
