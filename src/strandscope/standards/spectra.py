@@ -157,7 +157,7 @@ def fisher(draw: Draw) -> Outcome:
     "PR of Wᵀ(diag p − ppᵀ)W",
     Bands(bias=0.02, coverage=0.95),
     (200, 400, 2000),
-    Mutation("sign of the pairs' skewness", pairs.log_ratio, "+ _skewness_of_pairs(", "- _skewness_of_pairs("),
+    Mutation("sign of the pairs' skewness", pairs.log_ratio, "+ _Z**2 / 2 * slope", "- _Z**2 / 2 * slope"),
     unit="log",
 )
 def unrelated(draw: Draw) -> Outcome:

@@ -12,7 +12,8 @@ kernel:
   where the jackknife variance v is nothing but twice δ.
 - Where few rows carry the sums the estimate is skew: the ends are shifted by the first Edgeworth term of a studentised
   U-statistic (Helmers 1991), which is an expansion for estimates that are *not* degenerate and so enters by 1 − f². Where few
-  *pairs* carry them (a token drawn twice, outcomes at right angles) the pairs' own third moment shifts the ends in the same way.
+  *pairs* carry them (a token drawn twice, outcomes at right angles) they are like a count, and the interval is that of a score
+  test (Wilson 1927): the variance at its ends, and not at the estimate.
 - The t quantile has the degrees of freedom that the kurtosis of rows and of pairs leaves (Satterthwaite).
 - The jackknife of the linearised estimate is up to a tenth too small where it is skew, that of the logarithm itself about as much
   too large: v is their geometric mean.
@@ -69,9 +70,10 @@ def log_ratio(a: Tensor, b: Tensor) -> LogRatio:
     influence = row / (n - 2)
     ga, gb = ha.sum(-1) / (n - 2), hb.sum(-1) / (n - 2)
     left = _left(h, influence, own)
-    shift = _skewness(left, influence, ga, gb, linear) * (1 - degenerate**2) + _skewness_of_pairs(left, variance)
+    slope = _slope_of_pairs(left, variance)
+    shift = _skewness(left, influence, ga, gb, linear) * (1 - degenerate**2) + _Z**2 / 2 * slope
     degrees = _degrees(influence, left, variance, twice)
-    return LogRatio(mean_a.log() - mean_b.log() - bias, variance, shift, degrees)
+    return LogRatio(mean_a.log() - mean_b.log() - bias, variance + (_Z / 2 * slope).square(), shift, degrees)
 
 
 def _deleted(ha: Tensor, hb: Tensor, linear: Tensor) -> Tensor:
@@ -146,8 +148,12 @@ def _skewness(left: Tensor, g: Tensor, ga: Tensor, gb: Tensor, variance: Tensor)
     return torch.where(scale > 1e-12, variance.sqrt() * lean / n**0.5, 0.0)
 
 
-def _skewness_of_pairs(left: Tensor, variance: Tensor) -> Tensor:
-    """The same of what pairs carry: few of them much, where rows are equal or at right angles (a token that was drawn twice)."""
+def _slope_of_pairs(left: Tensor, variance: Tensor) -> Tensor:
+    """By how much the variance grows with the estimate, κ₃/v of the pairs' part.
+
+    Few pairs carry much of it where rows are equal or at right angles (a token that was drawn twice): a count, whose variance
+    goes with it. Wilson's interval of such is shifted by z²/2 of these units and has (z/2)² of their squares more variance.
+    """
     n = left.shape[-1]
     third = (left**3).sum((-1, -2)) / (n * (n - 1))
-    return torch.where(variance > 1e-24, (2 * _Z**2 + 1) / 6 * third / ((n * (n - 1) / 2) ** 2 * variance.clamp_min(1e-300)), 0.0)
+    return torch.where(variance > 1e-24, third / ((n * (n - 1) / 2) ** 2 * variance.clamp_min(1e-300)), 0.0)
