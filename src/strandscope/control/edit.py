@@ -1,7 +1,16 @@
-"""Edits: pure functions h -> h' along a direction, evaluated in the dtype of the site."""
+"""Edits: pure functions h -> h' of states (…, d), which give back states of the same shape and dtype.
+
+Here are the pushes along one direction and the composition of edits; `hold` has erasing, clamping and rotating. What an edit
+computes with is made once for each dtype and device that it meets, so a pass allocates nothing but states and never waits for
+the device. Its tensors are taken as they are at its first use: do not write into them afterwards.
+
+Edits are composed in the order in which they are written, in `Then` as in the sequences that `attach` takes; the order matters
+(what one adds the next may erase). Each rounds to the states' dtype, as if it were attached alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +18,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..provenance import digest
+
+Ready = dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +33,14 @@ class Add:
 
     direction: Tensor
     scale: float
-    _ready: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _ready: Ready = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, states: Tensor) -> Tensor:
         if self.scale == 0:
             return states
-        key = (states.dtype, states.device)
         check_width(self.direction, states.shape[-1])
-        if key not in self._ready:  # once per dtype and device, not once per pass
-            self._ready[key] = (self.scale * self.direction.double()).to(device=states.device, dtype=states.dtype)
-        return states + self._ready[key]
+        (push,) = ready(self._ready, states, states.dtype, lambda: (self.scale * self.direction.double(),))
+        return states + push
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +56,42 @@ class Ablate:
 
     direction: Tensor
     mean: float = 0.0
+    _ready: Ready = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, states: Tensor) -> Tensor:
         check_width(self.direction, states.shape[-1])
-        wide = torch.promote_types(states.dtype, torch.float32)
-        unit = self.direction.double()
-        unit = (unit / unit.norm()).to(device=states.device, dtype=wide)
-        held = states.to(wide)
+        (unit,) = ready(self._ready, states, wide(states), lambda: (self.direction.double() / self.direction.double().norm(),))
+        held = states.to(unit.dtype)
         return (held - ((held @ unit)[..., None] - self.mean) * unit).to(states.dtype)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Then:
+    """Several edits as one: the first is applied first, the next to what it gave. Of none, states stay as they are."""
+
+    edits: tuple[Callable[[Tensor], Tensor], ...]
+
+    def __init__(self, *edits: Callable[[Tensor], Tensor]) -> None:
+        object.__setattr__(self, "edits", edits)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        for edit in self.edits:
+            states = edit(states)
+        return states
+
+
+def ready(made: Ready, states: Tensor, dtype: torch.dtype, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What `make` gives, in `dtype` on the states' device; made at the first call for it and kept in `made`."""
+    key = (dtype, states.device)
+    if key not in made:
+        with torch.inference_mode(False):  # what is made inside it could not be differentiated through later
+            made[key] = tuple(part.detach().to(device=states.device, dtype=dtype) for part in make())
+    return made[key]
+
+
+def wide(states: Tensor) -> torch.dtype:
+    """fp32, or the states' own dtype where that is finer."""
+    return torch.promote_types(states.dtype, torch.float32)
 
 
 def check_width(direction: Tensor, width: int) -> None:
