@@ -300,6 +300,21 @@ def test_platt_is_the_greatest_likelihood_of_labels_drawn_in():
     )
 
 
+@pytest.mark.parametrize(("seed", "stalling"), [*enumerate((649, 692, 805, 820, 841, 1012))])
+def test_platt_converges_where_plain_newton_steps_overshoot_and_where_rounding_would_stall_it(seed, stalling):
+    """The equations of greatest likelihood hold, with one score far from all others, and with heavy tails."""
+    rng = generator(seed)
+    far = 30.0 * (np.arange(2000) < 43) + rng.normal(size=2000)
+    far[rng.integers(2000)] = 10.0 ** (2 + seed % 3) * (-1) ** seed
+    rng = generator(stalling)
+    heavy = 30 * rng.standard_t(1, size=60)
+    for scores, labels in ((far, np.arange(2000) < 43), (heavy, rng.random(60) < norm.cdf(heavy))):
+        n1, n0 = labels.sum(), (~labels).sum()
+        off = platt(scores, labels)(scores) - np.where(labels, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+        assert abs(off.mean()) < 1e-8
+        assert abs((off * scores).mean()) < 1e-8 * scores.std()
+
+
 def test_classes_that_part_still_have_a_curve():
     scores = np.r_[np.linspace(-2, -1, 30), np.linspace(1, 2, 30)]
     found = platt(scores, scores > 0)
@@ -333,6 +348,9 @@ def test_scores_that_run_the_other_way_are_refused_and_not_turned_round(fit):
         fit(-scores, labels)
     with pytest.raises(InputError, match="do not show which way"):  # two groups show nothing, however many rows they have
         fit(scores, labels, np.arange(200) % 2)
+    with pytest.raises(InputError, match="do not show which way"):  # two groups a class part by chance one time in three
+        parted = np.repeat([1.0, 2.0, 3.0, 4.0], 20)
+        fit(parted, parted > 2.5, parted)
     with pytest.raises(InputError, match="labels: all 200 rows are of class 1"):
         fit(scores, np.ones(200))
     with pytest.raises(InputError, match="do not show which way"):
@@ -391,6 +409,23 @@ def test_bins_hold_as_many_rows_and_equal_probabilities_stay_together():
     gaps = [part.rows / 100 * abs(part.observed.value - part.predicted) for part in found.bins]
     assert found.error.value == pytest.approx(sum(gaps))
     assert len(reliability(np.full(10, 0.5), np.arange(10) % 2, generator=generator()).bins) == 1
+
+
+@pytest.mark.parametrize("said", [0.9, 0.1])
+def test_the_interval_of_an_error_is_that_of_the_shares(said):
+    found = reliability(np.full(100, said), np.arange(100) % 2, generator=generator(), bins=1).error
+    low, high = beta.ppf(0.025, 50, 51), beta.ppf(0.975, 51, 50)
+    ends = (said - high, said - low) if said > 0.5 else (low - said, high - said)
+    assert (found.low, found.value, found.high) == (pytest.approx(ends[0]), pytest.approx(0.4), pytest.approx(ends[1]))
+
+
+def test_a_large_group_weighs_as_much_as_a_small_one_in_a_bin():
+    """One group of 30 positives said to be .6, and one negative said to be .4."""
+    found = reliability(
+        np.r_[np.full(30, 0.6), 0.4], np.r_[np.ones(30), 0], np.r_[np.zeros(30), 1], generator=generator(), bins=1
+    )
+    (part,) = found.bins
+    assert (part.predicted, part.observed.value) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
 def test_rows_of_a_group_do_not_make_an_error_surer():

@@ -89,7 +89,8 @@ def _logistic(rows: Floats, target: Floats) -> Floats:
             return weights
         step = np.linalg.solve((rows.T * (chance * (1 - chance))) @ rows, gradient)
         size = 1.0
-        while size > 1e-8 and loss(weights - size * step) > loss(weights):
+        most = loss(weights) * (1 + 1e-12)  # near the optimum rounding decides which of two losses is the larger
+        while size > 1e-8 and loss(weights - size * step) > most:
             size /= 2
         weights = weights - size * step
     raise TrustError(f"platt: the fit did not converge in {_STEPS} steps; look for scores far from all others, or fit isotonic")
