@@ -37,7 +37,7 @@ def main(out: Path) -> None:
             seen.update(fresh)
             lines += [json.dumps({"text": text, "group": str(name)}) for text in fresh]
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(lines)} docstrings in {out}")
+    sys.stderr.write(f"{len(lines)} docstrings in {out}\n")
 
 
 if __name__ == "__main__":
