@@ -41,4 +41,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("wanted the file to write: python docs/make_docstrings.py docstrings.jsonl")
     main(Path(sys.argv[1]))

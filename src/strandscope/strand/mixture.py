@@ -19,8 +19,8 @@ An interval is for what libraries *of these contexts* hold of a new one: as for 
 library's own share is the part that is asked for. (The mean over all libraries that could have been recorded varies less with
 the contexts, by up to four times in variance, and no interval here is for it.) It deletes a block from both roles, as held out
 and as library (jackknife, t with blocks − 1 degrees of freedom), because a context that lies oddly disturbs both. The luck of
-sub-libraries is no property of contexts and the jackknife would count it ten times over: its variance is that which two draws
-of them have in common, and what one draw of each adds is found by exchanging them, context by context (`Replicates.error`).
+sub-libraries is no property of contexts and the jackknife would count it three times over: the contexts' variance is what draws
+of them have in common, and what the draws add is found by exchanging them, context by context (`Replicates.error`).
 
 What it does not know: whether sixty draws found the strand (`ceiling` says how well half of them did), and anything outside the
 ten directions; a library that holds every strand in parts, none in its nearest six, is measured as one that holds few.
@@ -50,7 +50,7 @@ RANK = 10  # directions of a strand
 NEIGHBOURS = 6  # strands whose span may be used
 BLOCKS = 20
 REPEATS = 2  # random sub-libraries of each size for every held-out context
-EXCHANGES = 32
+EXCHANGES = 32  # random choices of one draw for each context, for the variance of the draws
 STEP = 2**0.5  # from one size to the next
 MINIMUM = 2 * NEIGHBOURS  # contexts
 
