@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kurtosis
+from scipy.stats import t as student
 from torch import Tensor
 
 import tiny_chat
@@ -156,6 +158,27 @@ def test_the_edge_is_predicted_on_some_rows_and_found_on_others() -> None:
     misled = foretell(_wider(costs).of(first), "test")
     wrong = judge_edge("here", misled, costs.of(~first))
     assert wrong.verdict == "violated"
+
+
+def test_the_interval_of_measured_over_predicted_counts_the_topics_of_both_halves() -> None:
+    """Two jackknives added, with Satterthwaite's degrees of freedom from scipy's kurtosis; the control's interval is as wide."""
+    draw = np.random.default_rng(3)
+    gap = -2 + 0.6 * torch.as_tensor(draw.normal(size=600))
+    z, s = torch.stack([gap, 0 * gap], 1), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(600, 2)
+    topics = np.where(np.arange(600) < 150, np.arange(600) % 8, 8 + np.arange(600) % 30)
+    costs = softmax_costs(z, s, topics, np.geomspace(0.02, 3, 30))
+    told = foretell(costs.of(topics < 8).at(np.array([0, 4])), "test")
+    found, (_, without) = judge_edge("here", told, costs.of(topics >= 8)), measure_edge(costs.of(topics >= 8), "test")
+    variance = doubt = 0.0
+    for log in (np.log(told.without), np.log(without)):
+        n, off = len(log), log - log.mean()
+        own = (n - 1) / n * np.square(off).sum()
+        variance, doubt = variance + own, doubt + own**2 / min(2 / (kurtosis(off, bias=False) / n + 2 / (n - 1)), n - 1)
+    reach = student.ppf(0.975, variance**2 / doubt) * variance**0.5
+    for reading, times in ((found.ratio, 1.0), (found.control.ratio, 2.0)):
+        assert reading.value is not None and reading.low is not None and reading.high is not None
+        assert reading.value == pytest.approx(times * found.reading.value / told.edge.value)
+        assert [math.log(reading.value / reading.low), math.log(reading.high / reading.value)] == pytest.approx([reach, reach])
 
 
 def _wider(costs: Costs) -> Costs:

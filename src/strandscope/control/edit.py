@@ -96,8 +96,8 @@ def wide(states: Tensor) -> torch.dtype:
 
 def check_width(direction: Tensor, width: int) -> None:
     if len(direction) != width:
-        wide = f"got one of width {len(direction)}, the states here have {width}"
-        raise InputError(f"direction: {wide}; find the strand again in this network")
+        got = f"got one of width {len(direction)}, the states here have {width}"
+        raise InputError(f"direction: {got}; find the strand again in this network")
 
 
 def check_direction(direction: Tensor) -> None:

@@ -80,7 +80,7 @@ def _deleted(ha: Tensor, hb: Tensor, linear: Tensor) -> Tensor:
     """The delete-one jackknife variance of the logarithm itself; `linear` where without some row a sum is not positive."""
     n = ha.shape[-1]
     left = [1 - 2 * h.sum(-1) / ((n - 1) * (n - 2)) for h in (ha, hb)]
-    positive = (torch.minimum(*left) > 0).all(-1)
+    positive = (torch.minimum(*left) > n * torch.finfo(left[0].dtype).eps).all(-1)  # 0 comes out as rounding
     without = torch.where(positive[..., None], left[0] / left[1], 1.0).log()
     spread = (without - without.mean(-1, keepdim=True)).square().sum(-1)
     return torch.where(positive, (n - 1) / n * spread, linear)
@@ -89,23 +89,19 @@ def _deleted(ha: Tensor, hb: Tensor, linear: Tensor) -> Tensor:
 def _degrees(influence: Tensor, left: Tensor, variance: Tensor, of_pairs: Tensor) -> Tensor:
     """Degrees of freedom that the kurtosis of rows and of pairs leaves an estimated variance (Satterthwaite)."""
     n = influence.shape[-1]
+    one, other = torch.triu_indices(n, n, 1, device=left.device)
     rows = (variance - of_pairs).clamp_min(0.0)
-    doubt = rows.square() / freedom(influence) + of_pairs.square() / freedom(left.flatten(-2), n * (n - 1) // 2)
+    doubt = rows.square() / freedom(influence) + of_pairs.square() / freedom(left[..., one, other])
     whole = torch.maximum(variance, of_pairs).square()
     return torch.where(whole > 0, whole / doubt.clamp_min(1e-300), float(n - 1)).clamp(2.0, float(n * (n - 1)))
 
 
-def freedom(values: Tensor, n: int | None = None) -> Tensor:
-    """2σ⁴/Var(s²) of values (…, n) of mean 0, with the bias of the sample kurtosis taken off.
-
-    `n` is given where each value stands there twice and zeros beside them.
-    """
-    count = values.shape[-1] if n is None else n
-    share = 1.0 if n is None else values.shape[-1] / (2 * n)
-    second, fourth = values.square().mean(-1) * share, (values**4).mean(-1) * share
-    excess = fourth / second.square().clamp_min(1e-300) - 3
-    excess = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * excess + 6)
-    return 2 / (excess / count + 2 / (count - 1)).clamp_min(1e-9)
+def freedom(values: Tensor) -> Tensor:
+    """2σ⁴/Var(s²) of values (…, n) of mean 0, with the bias of the sample kurtosis taken off; n − 1 where they are normal."""
+    n = values.shape[-1]
+    excess = (values**4).mean(-1) / values.square().mean(-1).square().clamp_min(1e-300) - 3
+    excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
+    return 2 / (excess / n + 2 / (n - 1)).clamp_min(1e-9)
 
 
 def _linearised(kernel: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
