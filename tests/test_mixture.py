@@ -160,14 +160,16 @@ def test_replicates_leave_a_block_out_of_both_roles_and_readings_are_of_the_leve
 
 def test_the_error_counts_what_draws_have_in_common_as_contexts_and_their_luck_once() -> None:
     """A figure whose blocks move it by c and whose draws of sub-libraries are noise of their own: J = var c, L as known."""
-    generator, blocks, draws = np.random.default_rng(18), 4000, 3
-    common, luck = generator.normal(size=(blocks, 1)), 2 * generator.normal(size=(blocks, draws))
-    single = (common + luck) / blocks**0.5 / blocks**0.5  # so that (B − 1)/B·Σ of squares is the variance over blocks / B
-    exchanged = 0.3 * generator.normal(size=20_000)
+    generator, blocks, draws = np.random.default_rng(18), 40_000, 3
+    common, luck = generator.normal(size=(blocks, 1)), generator.normal(size=(blocks, draws))
+    single = (common + luck) / blocks  # so that (B − 1)/B·Σ of squares is the variance over blocks, divided by their number
+    exchanged = 0.003 * generator.normal(size=20_000)
     error = float(Replicates(np.zeros(()), single.mean(1), single.T, exchanged).error())
-    assert error**2 == pytest.approx(1 / blocks + 0.09 / 2, rel=0.05)
+    assert error**2 == pytest.approx(1 / blocks + 0.003**2 / 2, rel=0.05)
     alone = Replicates(np.zeros(()), single[:, 0], single[:, :1].T, exchanged)
-    assert float(alone.error()) ** 2 == pytest.approx(5 / blocks, rel=0.1)  # one draw: its luck cannot be told apart
+    assert float(alone.error()) ** 2 == pytest.approx(2 / blocks, rel=0.05)  # one draw: its luck cannot be told apart
+    apart = Replicates(np.zeros(()), single[:, 0] / 2, np.stack([single[:, 0], 0 * single[:, 0]]), np.zeros(2))
+    assert float(apart.error()) ** 2 == pytest.approx(2 / 4 / blocks / 2, rel=0.05)  # nothing in common: half of the jackknife's
     assert Replicates(np.zeros(()), np.array([1.0, 2.0, 3.0]), np.zeros((1, 3)), np.zeros(2)).error() == pytest.approx(
         (4 / 3) ** 0.5
     )
