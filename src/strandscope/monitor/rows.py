@@ -22,15 +22,20 @@ Bools = NDArray[np.bool_]
 Groups = Sequence[str] | Sequence[int] | NDArray[np.generic]
 
 
-def finite(name: str, values: ArrayLike, *, dimensions: int = 1) -> Floats:
-    """`values` as float64 of that many dimensions, at least one number and all of them finite.
+def finite(name: str, values: ArrayLike, *, dimensions: int | tuple[int, ...] = 1) -> Floats:
+    """`values` as float64 of that many dimensions (or one of those), at least one number and all of them finite.
 
     Raises:
         InputError: it is none of this; the sentence names the first row that is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != dimensions or array.size == 0:
-        raise InputError(f"{name}: got shape {array.shape}, wanted {dimensions} dimension(s) and at least one number; reshape it")
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {error}, wanted numbers alike in shape; look at what was read") from error
+    allowed = (dimensions,) if isinstance(dimensions, int) else dimensions
+    if array.ndim not in allowed or array.size == 0:
+        wanted = " or ".join(map(str, allowed))
+        raise InputError(f"{name}: got shape {array.shape}, wanted {wanted} dimension(s) and at least one number; reshape it")
     if not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise InputError(f"{name}: row {row} holds a number that is not finite; leave the row out or mend what computed it")

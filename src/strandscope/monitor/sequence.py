@@ -184,8 +184,7 @@ def sequence_scores(scores: ArrayLike, lengths: Sequence[int] | NDArray[np.int64
     Raises:
         InputError: a sequence without tokens, lengths that do not add up to the tokens, or a score that is not finite.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    array = finite("scores", array, dimensions=2 if array.ndim == 2 else 1)
+    array = finite("scores", scores, dimensions=(1, 2))
     sizes = np.asarray(lengths, dtype=np.int64)
     if sizes.ndim != 1 or not len(sizes) or (sizes < 1).any():
         empty = f"sequence {int(np.argmax(sizes < 1))} has none" if sizes.ndim == 1 and len(sizes) else f"shape {sizes.shape}"
