@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import composed, detection, features, geometry, lawful, learned, machines, spectra, streams
+from . import composed, detection, features, geometry, lawful, learned, machines, matrices, spectra, streams
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
     *detection.STANDARDS,
     *features.STANDARDS,
     *spectra.STANDARDS,
+    *matrices.STANDARDS,
     *machines.STANDARDS,
     *learned.STANDARDS,
     *lawful.STANDARDS,
