@@ -41,6 +41,7 @@ from ..errors import InputError
 from ..laws.price import LEVEL, NATS, half_width
 from ..provenance import numpy_generator, torch_generator
 from ..reading import Null, Reading
+from ..statistics.paired import jackknife_variance
 from ..statistics.resample import holm
 from ..strand.response import along, inside, normalised
 from ..subject.site import Site
@@ -223,8 +224,7 @@ def jackknife_ratio(top: Floats, bottom: Floats, topics: NDArray[np.int64]) -> t
     value = float(top.sum() / bottom.sum())
     logs = bool((above > 0).all())
     left = np.log(above / below) if logs else above / below
-    error = float(np.sqrt((count - 1) / count * np.square(left - left.mean()).sum()))
-    reach = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * error
+    reach = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * float(jackknife_variance(left)) ** 0.5
     return (value * np.exp(-reach), value * np.exp(reach)) if logs else (max(0.0, value - reach), value + reach)
 
 

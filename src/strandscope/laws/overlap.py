@@ -23,6 +23,7 @@ from scipy.stats import t as student
 
 from ..errors import InputError
 from ..reading import Reading
+from ..statistics.paired import jackknife_variance
 from .law import Control, Law, LawResult, judge
 
 Floats = NDArray[np.float64]
@@ -117,7 +118,7 @@ def _reading(value: float, deleted: Floats, level: float, n: int, unit: str, met
         )
     moved = deleted[deleted != value]  # a group that stands on neither side of this figure is no part of it
     count = len(moved)
-    error = math.sqrt((count - 1) / count * float(((moved - moved.mean()) ** 2).sum())) if count > 1 else 0.0
+    error = math.sqrt(float(jackknife_variance(moved))) if count > 1 else 0.0
     reach = float(student.ppf(0.5 + level / 2, max(count - 1, 1))) * error
     return Reading(math.exp(value), math.exp(value - reach), math.exp(value + reach), level, n, unit, None, method)
 

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..reading import Reading
+from ..statistics.paired import jackknife_variance
 from ..statistics.pairs import freedom
 from .law import Control, Law, LawResult, judge
 
@@ -280,10 +281,9 @@ def _reach(*without: Floats) -> float:
     """
     variance = doubt = 0.0
     for part in without:
-        count, influence = len(part), part.mean() - part
-        own = (count - 1) / count * float(influence @ influence)
+        own, influence = float(jackknife_variance(part)), torch.as_tensor(part.mean() - part)
         variance += own
-        doubt += own**2 / min(float(freedom(torch.as_tensor(influence))), count - 1)
+        doubt += own**2 / min(float(freedom(influence)), len(part) - 1)
     degrees = variance**2 / doubt if doubt > 0 else 1.0
     return float(student.ppf(0.5 + LEVEL / 2, max(degrees, 1.0))) * math.sqrt(variance)
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from ..laws import overlap as overlap_laws
 from ..laws import sharing, strands
 from ..laws.overlap import overlap_law
 from ..laws.sharing import contest, missing_mass
 from ..laws.strands import depth, free_composition, free_log
+from ..statistics import paired
 from ..statistics.spectrum import overlap, participation_of
 from ..strand import mixture
 from ..strand.mixture import coverage
@@ -112,7 +112,7 @@ def stacked(draw: Draw) -> Outcome:
     "measured/predicted 1",
     Bands(bias=0.05, coverage=0.95),
     (40, 80, 2000),
-    Mutation("the deleted values' plain variance", overlap_laws._reading, "(count - 1) / count *", "1 / count *"),
+    Mutation("the deleted values' plain variance", paired.jackknife_variance, "(count - 1) / count *", "1 / count *"),
     source="contexts drawn alike",
     unit="log",
 )

@@ -49,6 +49,12 @@ class Deleted:
         return cls(float(values.mean()), (values.sum() - sums) / (len(values) - counts))
 
 
+def jackknife_variance(without: Floats) -> Floats:
+    """(…) variance of a figure from its values without each group (groups, …)."""
+    count = len(without)
+    return (count - 1) / count * np.square(without - without.mean(0)).sum(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """A difference of logarithms, its two variances and the degrees of freedom of their sum."""
@@ -80,7 +86,7 @@ def log_ratio(one: Deleted, others: Sequence[Deleted]) -> Contrast:
         raise InputError("log_ratio: wanted at least one other figure, and all of the same two or more groups of rows")
     groups, replicates = len(one.without), len(others)
     without = one.without - np.mean([other.without for other in others], axis=0)
-    rows_variance = (groups - 1) / groups * float(((without - without.mean()) ** 2).sum())
+    rows_variance = float(jackknife_variance(without))
     values = np.array([other.value for other in others])
     between = float(values.var(ddof=1)) / replicates if replicates > 1 else 0.0
     return Contrast.summed(float(one.value - values.mean()), rows_variance, between, replicates, groups)

@@ -41,6 +41,7 @@ from torch import Tensor
 from ..errors import InputError, TrustError
 from ..provenance import numpy_generator
 from ..reading import Reading
+from ..statistics.paired import jackknife_variance
 from .library import Library, held, libraries, strands_of, within
 
 Floats = NDArray[np.float64]
@@ -84,17 +85,11 @@ class Replicates:
         first; exchanged draws vary by (D − 1)/D of one's variance, their mean by 1/D.
         """
         draws = len(self.single)
-        mean = _jackknife(self.without)
+        mean = jackknife_variance(self.without)
         if draws == 1:
             return np.sqrt(mean)  # nothing tells one draw's luck from the contexts'
-        common = (draws * mean - _jackknife(self.single.swapaxes(0, 1)).mean(0)) / (draws - 1)
+        common = (draws * mean - jackknife_variance(self.single.swapaxes(0, 1)).mean(0)) / (draws - 1)
         return np.sqrt(np.maximum(common, mean / 2) + self.exchanged.var(0) / (draws - 1))
-
-
-def _jackknife(without: Floats) -> Floats:
-    """Variance (…) from the values without each block (blocks, …)."""
-    count = len(without)
-    return (count - 1) / count * np.square(without - without.mean(0)).sum(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
