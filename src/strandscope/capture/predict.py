@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..subject.attach import Edits, attach
+from ..subject.scope import prompt_of
 from ..subject.trace import accepts
 from .passes import Prefix, length_batches, run_prefix
 from .tokens import TokenRows, tokenise
@@ -40,13 +41,15 @@ def next_token_logprobs(
     tokens = rows if isinstance(rows, TokenRows) else tokenise(subject, rows)
     edits = dict(edits or {})
     scopes = [scope for pairs in edits.values() for _, scope in pairs]
-    one_prefix = all(scope.rows is None for scope in scopes)  # else rows differ already in what they share
+    one_prefix = all(scope.alike for scope in scopes)  # else rows differ already in what they share
     earlier = {site: [(edit, scope) for edit, scope in pairs if scope.positions != "last"] for site, pairs in edits.items()}
     result: Tensor | None = None
     with torch.no_grad():
-        prefix = run_prefix(subject, tokens.ids, edits=earlier) if one_prefix else Prefix()
+        with prompt_of(max(map(len, tokens.ids))):  # all of it is prompt, however short a pass
+            prefix = run_prefix(subject, tokens.ids, edits=earlier) if one_prefix else Prefix()
         for batch in length_batches(subject, [len(ids) - prefix.length for ids in tokens.ids], batch_tokens):
-            with attach(subject, edits=_for_batch(edits, batch)):
+            lengths = [len(tokens.ids[row]) for row in batch]
+            with prompt_of(lengths), attach(subject, edits=_for_batch(edits, batch)):
                 logits = _last_logits(subject, prefix, [tokens.ids[row] for row in batch])
             if result is None:
                 result = torch.empty(len(tokens.ids), logits.shape[-1])

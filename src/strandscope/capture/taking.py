@@ -222,7 +222,7 @@ class _Look:
 
     def __call__(self, state: Tensor, moment: Moment) -> None:
         mask = self.scope.select(state, moment)
-        chosen = state.detach()[0] if mask is None else state.detach()[0, mask[0]]
+        chosen = state.detach()[0, mask[0]] if isinstance(mask, Tensor) else state.detach()[0, : None if mask else 0]
         wide = torch.promote_types(state.dtype, torch.float32)
         self.states[self.site] = chosen.to("cpu", wide).mean(0) if len(chosen) else chosen.new_zeros(state.shape[-1]).cpu()
         self.moments.append(moment)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import InputError
+from ..subject.scope import prompt_of
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
@@ -31,7 +32,7 @@ def replies(subject: Subject, prompts: Sequence[str], max_new_tokens: int, *, ch
     length = max(map(len, ids))
     padded = torch.tensor([[tokenizer.pad_token_id] * (length - len(row)) + row for row in ids], device=subject.device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids], device=subject.device)
-    with torch.no_grad():
+    with torch.no_grad(), prompt_of(mask.sum(1)):
         made = subject.module.generate(  # type: ignore[operator]
             input_ids=padded,
             attention_mask=mask,

@@ -17,92 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .scope import Moment as Moment
+from .scope import Scope as Scope
+from .scope import told_prompt
 
 if TYPE_CHECKING:
     from .anatomy import Port
     from .site import Site
     from .subject import Subject
-
-
-@dataclass(slots=True)
-class Moment:
-    """Which rows and positions the states in hand belong to, in the forward pass that is running.
-
-    `content` (rows, positions) is False on padding; None where the network has no mask. `start` is the number of positions that
-    the cache already held, padding included; 0 in the prompt's pass. `before` (rows) counts the content positions among them;
-    where a decoded step comes without a mask (Mamba), it is what the passes before it counted (`seen`). `counted` is False where
-    nobody has counted.
-    """
-
-    content: Tensor | None = None
-    start: int = 0
-    before: Tensor | None = None
-    seen: Tensor | None = None
-    counted: bool = True
-
-    def held(self, state: Tensor) -> Tensor:
-        """`content` for this state, as a mask (rows, positions) that is True wherever there is no padding."""
-        rows, positions = state.shape[:2]
-        if self.content is None or self.content.shape != (rows, positions):
-            return torch.ones(rows, positions, dtype=torch.bool, device=state.device)
-        return self.content.to(state.device)
-
-    def numbers(self, state: Tensor) -> Tensor:
-        """The number of each content position in its own row, from 0, counted over prompt and generation; -1 on padding."""
-        if not self.counted:
-            raise InputError(
-                "scope: numbered positions need the length of what the network has already read, which its state does not hold; "
-                "attach before the first pass"
-            )
-        held = self.held(state)
-        before = self.before if self.before is not None else torch.full((state.shape[0],), self.start)
-        counted = held.long().cumsum(1) - 1 + before.to(state.device)[:, None]
-        return torch.where(held, counted, -1)
-
-    def last(self, state: Tensor) -> Tensor:
-        """Index (rows) of the last content position in this pass."""
-        held = self.held(state)
-        return held.shape[1] - 1 - held.flip(1).long().argmax(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which states an edit is applied to: `rows` (None: all) and `positions`, never padding.
-
-    "all": every content position, in the prompt and in each decoded step. "last": the last content position of each pass, that is
-    the prompt's last token and then every generated one. A tuple: content positions of the row, counted from 0 over prompt and
-    generation.
-    """
-
-    rows: tuple[int, ...] | None = None
-    positions: Literal["all", "last"] | tuple[int, ...] = "all"
-
-    def select(self, state: Tensor, moment: Moment) -> Tensor | None:
-        """Mask (rows, positions) of the states to edit; None where that is every one of them."""
-        if self.rows is None and self.positions == "all" and (moment.content is None or bool(moment.content.all())):
-            return None
-        if self.positions == "all":
-            mask = moment.held(state)
-        elif self.positions == "last":
-            mask = torch.zeros(state.shape[:2], dtype=torch.bool, device=state.device)
-            mask[torch.arange(state.shape[0], device=state.device), moment.last(state)] = True
-            mask &= moment.held(state)
-        else:
-            wanted = torch.tensor(self.positions, device=state.device)
-            mask = torch.isin(moment.numbers(state), wanted) & moment.held(state)
-        if self.rows is not None:
-            if any(not 0 <= row < state.shape[0] for row in self.rows):
-                raise InputError(f"scope rows {self.rows}: this batch has rows 0 to {state.shape[0] - 1}; name rows inside it")
-            rows = torch.zeros(state.shape[0], dtype=torch.bool, device=state.device)
-            rows[list(self.rows)] = True
-            mask = mask & rows[:, None]
-        return mask
 
 
 Edit = Callable[[Tensor], Tensor]
@@ -141,24 +69,35 @@ def attach(
 
     Args:
         reads: called with the state (rows, positions, d), after any edit there, and the `Moment`.
-        edits: at each site, (edit, scope) pairs applied in the order given.
+        edits: at each site, (edit, scope) pairs applied in the order given. What the scopes' gates read is attached with them.
         stop: end each pass run through `Attached.run` once the deepest site that is read has been seen.
 
     Raises:
         InputError: a site is not in this network.
     """
-    reads, edits = dict(reads or {}), dict(edits or {})
-    ports = {site: subject.port(site) for site in [*edits, *reads]}  # edits first: a read of the same module sees what they wrote
+    edits = dict(edits or {})
+    looks = _looks(reads or {}, edits)
+    ports = {site: subject.port(site) for site in [*edits, *looks]}  # edits first: a read of the same module sees what they wrote
     attached = Attached(subject)
-    deepest = max((ports[site] for site in reads), key=lambda port: port.order, default=None) if stop else None
+    deepest = max((ports[site] for site in looks), key=lambda port: port.order, default=None) if stop else None
     last = None if deepest is None else [site for site, port in ports.items() if port.order == deepest.order][-1]
     with ExitStack() as stack:
         before_pass = _watch(attached.moment, subject)
         stack.callback(subject.module.register_forward_pre_hook(before_pass, with_kwargs=True, prepend=True).remove)
         for site, port in ports.items():
-            hook = _Hook(port, reads.get(site), edits.get(site, ()), attached.moment, ends=site == last)
+            hook = _Hook(port, looks.get(site, ()), edits.get(site, ()), attached.moment, ends=site == last)
             stack.callback(port.module.register_forward_hook(hook).remove)
         yield attached
+
+
+def _looks(reads: Mapping[Site, Read], edits: Edits) -> dict[Site, tuple[Read, ...]]:
+    """The reads at each site: those asked for, then those of the gates."""
+    looks = {site: (read,) for site, read in reads.items()}
+    gates = {id(scope.gate): scope.gate for pairs in edits.values() for _, scope in pairs if scope.gate is not None}
+    for gate in gates.values():
+        for site, read in gate.reads.items():
+            looks[site] = (*looks.get(site, ()), read)
+    return looks
 
 
 Seen = Callable[[str, tuple[Any, ...], dict[str, Any], Any], None]
@@ -201,24 +140,29 @@ def edited(module: nn.Module) -> bool:
 
 
 def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
-    """Before each pass, work out which of its positions are content and how many came before it."""
+    """Before each pass, work out which of its positions are content, how many came before it, and what of it is prompt."""
 
     def before_pass(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs.get("inputs_embeds", args[0] if args else None)
-        mask, counted = kwargs.get("attention_mask"), moment.seen
+        mask, counted, prompt = kwargs.get("attention_mask"), moment.seen, moment.prompt
         moment.content, moment.before, moment.seen, moment.start, moment.counted = None, None, None, 0, True
+        moment.tokens, moment.prompt, moment.told, moment.decoded = None, None, False, False
+        moment.masks.clear()
         if not subject.anatomy.tokens or not isinstance(tokens, Tensor):
             if isinstance(mask, Tensor) and mask.dim() == 2:
                 moment.content = mask.bool()
+            moment.whole = _whole(moment.content)
             return
         rows, length = tokens.shape[:2]
+        moment.tokens = tokens if tokens.dim() == 2 and not tokens.is_floating_point() else None
+        continues = subject.continues(kwargs)
         if isinstance(mask, Tensor) and mask.dim() == 2:
             held = mask.bool()
             moment.content, moment.start = held[:, -length:], held.shape[1] - length
             moment.before = held[:, : moment.start].sum(1)
-        elif subject.continues(kwargs):
+        elif continues:
             length_held = subject.cached_length(kwargs)
             moment.start = length_held or 0
             moment.before = counted if counted is not None and len(counted) == rows else None
@@ -226,8 +170,23 @@ def _watch(moment: Moment, subject: Subject) -> Callable[..., None]:
         before = torch.full((rows,), moment.start, device=tokens.device) if moment.before is None else moment.before
         here = length if moment.content is None else moment.content.sum(1)
         moment.seen = before + here if moment.counted else None
+        moment.decoded = continues and length == 1
+        told = told_prompt(rows, tokens.device)
+        moment.told = told is not None
+        if told is not None:
+            moment.prompt = told
+        elif not moment.decoded:
+            moment.prompt = moment.seen
+        elif prompt is not None and len(prompt) == rows:
+            moment.prompt = prompt
+        moment.whole = _whole(moment.content)
 
     return before_pass
+
+
+def _whole(content: Tensor | None) -> bool:
+    """Whether there is no padding, as far as it can be seen without waiting for an accelerator."""
+    return content is None or (content.device.type == "cpu" and bool(content.all()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +194,7 @@ class _Hook:
     """What runs after a module: its edits, then its read."""
 
     port: Port
-    read: Read | None
+    reads: tuple[Read, ...]
     edits: Sequence[tuple[Edit, Scope]]
     moment: Moment
     ends: bool
@@ -244,15 +203,24 @@ class _Hook:
         state = self.port.state(output)
         for edit, scope in self.edits:
             mask = scope.select(state, self.moment)
-            if mask is None:
+            if mask is True:
                 state = _same_shape(edit(state), state, self.port)
-            elif bool(mask.any()):
-                state = torch.where(mask[..., None], _same_shape(edit(state), state, self.port), state)
-        if self.read is not None:
-            self.read(state, self.moment)
+            elif mask is not False:
+                state = _written(edit, state, mask, scope.rows, self.port)
+        for read in self.reads:
+            read(state, self.moment)
         if self.ends:
             raise _Stop
         return self.port.replace(output, state) if self.edits else None
+
+
+def _written(edit: Edit, state: Tensor, mask: Tensor, rows: tuple[int, ...] | None, port: Port) -> Tensor:
+    """The state with the edit where `mask` is True; of named rows alone the edit is computed for them alone."""
+    if rows is None or len(rows) == len(state):
+        return torch.where(mask[..., None], _same_shape(edit(state), state, port), state)
+    chosen = torch.tensor(rows, device=state.device)
+    part = state[chosen]
+    return state.index_copy(0, chosen, torch.where(mask[chosen][..., None], _same_shape(edit(part), part, port), part))
 
 
 def _same_shape(edited: Tensor, state: Tensor, port: Port) -> Tensor:

@@ -140,7 +140,7 @@ def _write(subject: Subject, sites: list[Site], batch: dict[str, Tensor], what: 
             Scope(positions=(0, 2)): (number == 0) | (number == 2),
         }
         for scope, mask in asked.items():
-            case = f"{site}, {what}, {scope.positions} of rows {scope.rows or 'all'}"
+            case = f"{site}, {what}, {scope}"
             found, output = observe(subject, {site: (adding(vector), scope)}, lambda: subject.module(**batch))
             expect(found[site], [mask], vector, case)
             if not torch.equal(found[site][0].before, state):
@@ -222,6 +222,8 @@ def _decodes(subject: Subject, sites: list[Site], name: str, batch: dict[str, Te
         Scope(rows=(0,)): [content & first, *[new & first] * 3],
         Scope(positions="last"): [content & (number == lengths[:, None] - 1), *[new] * 3],
         Scope(positions=(token,)): [number == token, *[(lengths + made == token)[:, None] for made in range(3)]],
+        Scope(positions=(-1, 1)): [content & ((number == lengths[:, None] - 1) | (number == 1)), *[new & False] * 3],
+        Scope(phase="generation", exclude=(Scope(rows=(0,)),)): [content & False, *[new & ~first] * 3],
     }
     states, _ = plain_states(subject, sites, with_positions(subject, batch))
     vectors = {site: direction(site, state) for site, state in states.items()}
@@ -229,7 +231,7 @@ def _decodes(subject: Subject, sites: list[Site], name: str, batch: dict[str, Te
         edits = {site: (adding(vector), scope) for site, vector in vectors.items()}
         found, _ = observe(subject, edits, decode(subject, batch, 3))
         for site, passes in found.items():
-            expect(passes, masks, vectors[site], f"{site}, decoding, {name}, {scope.positions} of rows {scope.rows or 'all'}")
+            expect(passes, masks, vectors[site], f"{site}, decoding, {name}, {scope}")
 
 
 def _listed(subject: Subject, _sites: list[Site]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from . import lens
 from .anatomy import Anatomy, Port
+from .scope import prompt_of
 from .site import Site, parse_pattern
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Subject:
         self.require_room(length, max_new_tokens)
         if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token_id is not None:
             options.setdefault("pad_token_id", self.tokenizer.eos_token_id)
-        with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.no_grad(), prompt_of(length), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             made = self.module.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=do_sample, **options)  # type: ignore[operator]
         return str(self.tokenizer.decode(made[0, length:], skip_special_tokens=True))
