@@ -18,6 +18,7 @@ from ..edit import Ablate, Add, Then, check_direction, check_width
 from ..hold import Erase
 
 Edit = Callable[[Tensor], Tensor]
+NOTHING = 1e-12  # relative size of what float64 leaves of a column that another has taken out
 SAME = 1e-5  # relative size of what is left of a map that float32 factors say is none
 
 
@@ -55,8 +56,9 @@ class Affine:
 
     def then(self, after: Affine) -> Affine:
         """This map, and `after` applied to what it gives."""
-        write = torch.cat([self.write, after.write], 1)
-        read = torch.cat([self.read, after.read - self.read @ (self.write.T @ after.read)], 1)
+        read = after.read - self.read @ (self.write.T @ after.read)
+        new = read.norm(dim=0) > NOTHING * after.read.norm(dim=0)  # what was taken out before is not taken out again
+        write, read = torch.cat([self.write, after.write[:, new]], 1), torch.cat([self.read, read[:, new]], 1)
         return Affine(write, read, after.linear(self.constant) + after.constant)
 
     def linear(self, states: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def _through(weight: Tensor, axis: int, through: Affine, constant: bool) -> Tens
 
 
 def _untie(subject: Subject, config: Any, tensors: dict[str, Tensor], changed: set[str]) -> bool:
-    """Give what shares memory with a changed tensor, and is not changed, memory of its own."""
+    """Have the configuration say that the head is no longer the input embedding, where that changes and the head does not."""
     shared = [
         name
         for name, tensor in tensors.items()
@@ -124,7 +124,6 @@ def _untie(subject: Subject, config: Any, tensors: dict[str, Tensor], changed: s
             f"{subject.name}: {', '.join(shared)} shares memory with a weight that changes and cannot be untied; steer with hooks"
         )
     config.tie_word_embeddings = False
-    tensors[shared[0]] = tensors[shared[0]].clone()
     return True
 
 
