@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -32,7 +33,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCHEMA = "strandscope/benchmark/1"
 THREADS = 2  # the targets are for two cores
-PACKAGES = ("strandscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "nnsight", "xrfm")
+PACKAGES = ("strandscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "nnsight", "xrfm", "repeng", "peft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,14 @@ def messages_of(row: Example) -> list[dict[str, str]]:
     if not isinstance(row.input, tuple):
         raise SystemExit(f"row {row.id}: not a chat")
     return [dict(message) for message in row.input]
+
+
+def repeng() -> Any:
+    """The package, which was written for numpy 1: it names `np.float_` in its annotations, and is not imported without."""
+    setattr(np, "float_", np.float64)  # noqa: B010 (numpy 2 has no such name)
+    import repeng
+
+    return repeng
 
 
 def timed(work: Callable[[], object]) -> float:
