@@ -290,6 +290,6 @@ def test_in_bfloat16_a_forgotten_writer_shows_as_well(tmp_path: Path, monkeypatc
 
 def test_a_folder_that_holds_something_is_refused(llama: ss.Subject, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("somebody's")
-    with pytest.raises(InputError, match="is not empty, wanted a new folder"):
+    with pytest.raises(InputError, match="is there already, wanted a new or an empty folder"):
         bake(llama, ablation(llama, vectors(1)), tmp_path)
     assert (tmp_path / "model.safetensors").read_text() == "somebody's"

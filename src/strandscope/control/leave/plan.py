@@ -134,15 +134,20 @@ def said(subject: Subject, site: Site, given: Sequence[tuple[Edit, Scope]]) -> d
     return {"site": str(site), "edits": kinds, "takes_out": made.rank, "adds": float(made.constant.norm())}
 
 
+def check_new(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that holds something: files of two exports beside each other would be read as one."""
+    place = Path(folder)
+    if place.exists() and not (place.is_dir() and next(place.iterdir(), None) is None):
+        raise InputError(f"{place}: is there already, wanted a new or an empty folder; choose another place, or remove it first")
+
+
 @contextmanager
 def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder that becomes `folder`, whole or not at all.
 
     Raises:
-        InputError: it holds something, and files of two exports would be read as one. MissingError: it cannot be made.
+        InputError: it holds something. MissingError: it cannot be made.
     """
-    place = Path(folder)
-    if place.is_dir() and any(place.iterdir()):
-        raise InputError(f"{place}: is not empty, wanted a new folder; choose another place, or empty it first")
-    with staged(place) as temporary:
+    check_new(folder)
+    with staged(folder) as temporary:
         yield temporary
