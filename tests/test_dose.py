@@ -250,9 +250,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """(what, prompts) of every pass over prompts from now on."""
     seen: list[tuple[str, int]] = []
     for name in ("costs", "susceptibility"):
-        plain = getattr(Bench, name)
+        method = {"costs": "costs_under", "susceptibility": "susceptibility_of"}[name]
+        plain = getattr(Bench, method)
         monkeypatch.setattr(
-            Bench, name, lambda self, *a, name=name, plain=plain: (seen.append((name, len(self.prompts))), plain(self, *a))[1]
+            Bench, method, lambda self, *a, name=name, plain=plain: (seen.append((name, len(self.prompts))), plain(self, *a))[1]
         )
     return seen
 
@@ -337,8 +338,8 @@ def test_the_scale_that_is_solved_for_costs_what_was_asked(a: float, b: float, n
 
 
 def test_where_nothing_is_moved_no_dose_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "susceptibility", lambda self, *_: np.zeros(len(self.prompts)))
-    monkeypatch.setattr(Bench, "costs", lambda self, *_: np.zeros(len(self.prompts)))
+    monkeypatch.setattr(Bench, "susceptibility_of", lambda self, *_: np.zeros(len(self.prompts)))
+    monkeypatch.setattr(Bench, "costs_under", lambda self, *_: np.zeros(len(self.prompts)))
     with pytest.raises(InputError, match=r"pushing at resid:1 reached 0 nats in 24 tries; ask for fewer$"):
         find_dose(bench, SITE, vector(), 0.02)
 
@@ -367,8 +368,8 @@ def test_few_prompts_are_measured_against_their_own_prediction(bench: Bench, mon
     def chi(self: Bench, *_: object) -> np.ndarray:
         return np.array([2.0 if name in dear else 1.0 for name in self.prompts.ids])
 
-    monkeypatch.setattr(Bench, "susceptibility", chi)
-    monkeypatch.setattr(Bench, "costs", lambda self, _site, edit, _positions: 0.5 * edit.scale**2 * chi(self))
+    monkeypatch.setattr(Bench, "susceptibility_of", chi)
+    monkeypatch.setattr(Bench, "costs_under", lambda self, edits: 0.5 * edits[SITE][0][0].scale ** 2 * chi(self))
     seen = counted(monkeypatch)
     dose = find_dose(bench, SITE, vector(), 0.1)
     assert seen == [("susceptibility", 36), ("costs", 8), ("costs", 36), ("costs", 8)]

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 from ..subject.attach import Scope
-from .predict import next_token_logprobs
+from .predict import next_token_logprobs, reply_logprobs
 
 if TYPE_CHECKING:
     from ..subject.site import Site
@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 Moves = Mapping["Site", Sequence[tuple[Tensor, Scope]]]
 
 
-def directional(subject: Subject, rows: TokenRows, moves: Moves) -> tuple[Tensor, Tensor]:
+def directional(subject: Subject, rows: TokenRows, moves: Moves, prompts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """log p (rows, vocabulary) and ∂_c log p (rows, vocabulary) at c = 0, in fp32, where c·v is added at each site and scope.
+
+    Args:
+        prompts: (rows,) lengths of prompts where rows are prompts with replies; then both are of every token of all replies,
+            (tokens, vocabulary), row after row.
 
     Raises:
         InputError: the network predicts no next token, or computes something that has no forward-mode derivative.
@@ -42,7 +46,10 @@ def directional(subject: Subject, rows: TokenRows, moves: Moves) -> tuple[Tensor
         size = forward_ad.make_dual(torch.zeros((), device=subject.device), torch.ones((), device=subject.device))
         try:
             edits = {site: [(_moved(v, size), scope) for v, scope in pairs] for site, pairs in moves.items()}
-            said = next_token_logprobs(subject, rows, edits)
+            if prompts is None:
+                said = next_token_logprobs(subject, rows, edits)
+            else:
+                said = torch.cat(reply_logprobs(subject, rows, prompts, edits))
         except NotImplementedError as error:  # PyTorch's own word for an operation without such a derivative
             raise InputError(
                 f"{subject.name}: part of it has no forward-mode derivative ({str(error).splitlines()[0]}); "

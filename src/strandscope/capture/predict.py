@@ -1,4 +1,4 @@
-"""What the network says next: log-probabilities of the next token after each row, with edits attached if wanted.
+"""What the network says next: log-probabilities of the next token after each row, or along a reply, with edits if wanted.
 
 Equal to the plain forward pass over each row alone, up to the rounding of batched arithmetic. The head is run at the last
 positions only. Edits act as they would in one pass over the whole row: a shared prefix is run under the same edits, except those
@@ -7,6 +7,7 @@ whose scope is the last position, for the prefix does not hold any row's last to
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,44 @@ def next_token_logprobs(
             result[torch.tensor(batch)] = logits.float().log_softmax(-1).cpu()
     assert result is not None  # examples are never empty
     return result
+
+
+def reply_logprobs(
+    subject: Subject, rows: TokenRows, prompts: Sequence[int], edits: Edits | None = None, *, batch_tokens: int | None = None
+) -> list[Tensor]:
+    """What the network says before each token of a reply: for each row (tokens of its reply, vocabulary), fp32, in nats.
+
+    Args:
+        rows: prompts with their replies.
+        prompts: (rows,) tokens of each prompt; what follows is the reply, at least one token.
+        edits: as for `attach`, without named rows. What scopes call generation is the reply.
+
+    Raises:
+        InputError: the network predicts no tokens from the left.
+    """
+    check_predicts(subject)
+    result: list[Tensor] = [torch.empty(0)] * len(rows.ids)
+    with torch.no_grad():
+        for batch in length_batches(subject, list(map(len, rows.ids)), batch_tokens):
+            ids, starts = [rows.ids[row] for row in batch], [prompts[row] for row in batch]
+            with prompt_of(starts), attach(subject, edits=edits):
+                for row, logits in zip(batch, _reply_logits(subject, ids, starts), strict=True):
+                    result[row] = logits.float().log_softmax(-1).cpu()
+    return result
+
+
+def _reply_logits(subject: Subject, ids: list[tuple[int, ...]], starts: list[int]) -> Iterator[Tensor]:
+    """Logits (tokens of the reply, vocabulary) of each row: at the position before each of them."""
+    places = [torch.arange(start - 1, len(row) - 1) for row, start in zip(ids, starts, strict=True)]
+    inputs = Prefix().inputs(subject, ids)
+    if accepts(subject.module, "logits_to_keep"):
+        wanted = torch.cat(places).unique()
+        logits = subject.module(**inputs, logits_to_keep=wanted.to(inputs["input_ids"].device)).logits
+        places = [torch.searchsorted(wanted, place) for place in places]
+    else:
+        logits = subject.module(**inputs).logits
+    for number, place in enumerate(places):
+        yield logits[number, place.to(logits.device)]
 
 
 def check_predicts(subject: Subject) -> None:

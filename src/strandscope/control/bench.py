@@ -19,9 +19,10 @@ from ..capture.variants import under_edits
 from ..errors import InputError, TrustError
 from ..laws.price import divergence, susceptibility
 from ..provenance import numpy_generator
-from ..subject.attach import Edit, Scope
+from ..subject.attach import Edit, Edits, Scope
 from ..subject.site import Site
-from .edit import Add, check_width
+from .edit import Add
+from .push import Push
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
@@ -94,8 +95,11 @@ class Bench:
 
     def costs(self, site: Site, edit: Edit, positions: Applied) -> NDArray[np.float64]:
         """KL(p₀ ‖ p_c) of each prompt, in nats."""
-        edited = next_token_logprobs(self.subject, self.tokens, {site: [(edit, Scope(positions=positions))]})
-        return _finite(divergence(self.plain, edited), site, edit)
+        return self.costs_under({site: [(edit, Scope(positions=positions))]})
+
+    def costs_under(self, edits: Edits) -> NDArray[np.float64]:
+        """KL(p₀ ‖ p) of each prompt, in nats, under any edits together, each in its own scope."""
+        return finite_costs(divergence(self.plain, next_token_logprobs(self.subject, self.tokens, edits)), edits)
 
     def costs_of(self, site: Site, edits: Sequence[Edit], positions: Applied) -> NDArray[np.float64]:
         """KL(p₀ ‖ p) under each edit by itself (edits, prompts), in nats; at the last position each context is run once."""
@@ -103,24 +107,40 @@ class Bench:
             return np.stack([self.costs(site, edit, positions) for edit in edits])
         found = np.empty((len(edits), len(self.prompts)))
         for rows, number, said in under_edits(self.subject, self.tokens, site, edits):
-            found[number, rows] = _finite(divergence(self.plain[rows], said), site, edits[number])
+            found[number, rows] = finite_costs(divergence(self.plain[rows], said), {site: [(edits[number], Scope())]})
         return found
 
     def susceptibility(self, site: Site, direction: Tensor, positions: Applied) -> NDArray[np.float64]:
         """χ of each prompt: a push of size c along the direction, in that scope, costs ½c²χ nats as c goes to 0."""
-        check_width(direction, self.subject.port(site).width)
-        said, slope = directional(self.subject, self.tokens, {site: [(direction, Scope(positions=positions))]})
-        found = susceptibility(said, slope)
-        if not bool(np.isfinite(found).all()):
-            raise TrustError(f"the derivative along the direction at {site} is NaN or infinite; load the network in float32")
-        return found
+        return self.susceptibility_of(Push({site: direction}, Scope(positions=positions)))
+
+    def susceptibility_of(self, push: Push) -> NDArray[np.float64]:
+        """χ of each prompt, for a push at one site or several."""
+        push.check(self.subject)
+        return finite_slope(susceptibility(*directional(self.subject, self.tokens, push.moves())), push)
+
+    @property
+    def told(self) -> str:
+        """What is measured, in words."""
+        asked = "asked as chats" if self.prompts.kind == "chat" else "as plain texts"
+        return f"mean KL(plain ‖ edited) of the token after each of {len(self.prompts)} neutral prompts {asked}"
 
 
-def _finite(costs: NDArray[np.float64], site: Site, edit: Edit) -> NDArray[np.float64]:
+def finite_costs(costs: NDArray[np.float64], edits: Edits) -> NDArray[np.float64]:
+    """The costs, or a TrustError where one is not finite."""
     if not bool(np.isfinite(costs).all()):
-        size = f" with scale {edit.scale:g}" if isinstance(edit, Add) else ""
-        raise TrustError(f"the edit at {site}{size} made the network's output NaN or infinite; ask for fewer nats")
+        sizes = {edit.scale for pairs in edits.values() for edit, _ in pairs if isinstance(edit, Add)}
+        size = f" with scale {max(sizes):g}" if sizes else ""
+        sites = ",".join(map(str, edits))
+        raise TrustError(f"the edit at {sites}{size} made the network's output NaN or infinite; ask for fewer nats")
     return costs
+
+
+def finite_slope(chi: NDArray[np.float64], push: Push) -> NDArray[np.float64]:
+    """The susceptibilities, or a TrustError where one is not finite."""
+    if not bool(np.isfinite(chi).all()):
+        raise TrustError(f"the derivative along the direction at {push.site} is NaN or infinite; load the network in float32")
+    return chi
 
 
 def spread(topics: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -25,9 +25,10 @@ from torch import Tensor
 from ..errors import InputError, TrustError
 from ..laws.price import LENGTHS, LEVEL, NATS, TOLERANCE, half_width, mean_reading
 from ..reading import Reading
+from ..subject.attach import Scope
 from ..subject.site import Site
 from .bench import Applied, Bench, check_positions, finer
-from .edit import Add, check_direction, direction_digest
+from .push import Push
 
 if TYPE_CHECKING:
     from .price import Price
@@ -56,7 +57,7 @@ class Dose:
     to which that holds within a fifth, where it was known; `how` says which of the two settled the scale.
     """
 
-    site: str
+    site: str  # several with commas between them
     positions: str
     network: str  # fingerprint and dtype of the network
     push: str  # digest of the direction, its sign included
@@ -90,25 +91,32 @@ def find_dose(
         InputError: `nats` is not above 0, the direction is no direction, no scale costs so much, or the price is another push's.
         TrustError: rounding makes up over a quarter of so small a cost.
     """
-    check_wanted(nats, positions)
-    check_direction(direction)
-    found = _Search(bench, Site.parse(site), direction, positions, nats, price, report or (lambda: None))
-    return found.run()
+    check_positions(positions)
+    return dose_of(bench, Push({Site.parse(site): direction}, Scope(positions=positions)), nats, price=price, report=report)
+
+
+def dose_of(
+    bench: Bench, push: Push, nats: float, *, price: Price | None = None, report: Callable[[], None] | None = None
+) -> Dose:
+    """The size at which a push, at one site or several and in its own scope, costs `nats` on the bench's prompts.
+
+    Args and Raises as `find_dose`. A bench of replies (`ReplyBench`) measures nats per token of a reply.
+    """
+    check_nats(nats)
+    return _Search(bench, push, nats, price, report or (lambda: None)).run()
 
 
 @dataclass(slots=True)
 class _Search:
     bench: Bench
-    site: Site
-    direction: Tensor
-    positions: Applied
+    push: Push
     nats: float
     price: Price | None
     report: Callable[[], None]
 
     def run(self) -> Dose:
         a, b, edge = self._known()
-        chi = self.bench.susceptibility(self.site, self.direction, self.positions)
+        chi = self.bench.susceptibility_of(self.push)
         self.report()
         scale = solve(self.nats, float(chi.mean()), a, b)
         few = self.bench.some(FEW)
@@ -131,7 +139,7 @@ class _Search:
         if price is None:
             reason = "no price of this push was given; control.price measures it"
             return 0.0, 0.0, Reading.not_measured(reason, unit=LENGTHS, method="pushes of two small sizes")
-        same = (str(self.site), self.positions, self.bench.network, direction_digest(self.direction))
+        same = (self.push.site, self.push.positions, self.bench.network, self.push.digest)
         if (price.site, price.positions, price.network, price.push) != same:
             raise InputError(
                 "price: was measured for another push (direction, site, positions or network); leave it out or measure it again"
@@ -139,7 +147,7 @@ class _Search:
         return price.a.value or 0.0, price.b.value or 0.0, price.edge
 
     def _costs(self, some: Bench, scale: float) -> Floats:
-        costs = some.costs(self.site, Add(self.direction, scale), self.positions)
+        costs = some.costs_under(self.push.edits(scale))
         self.report()
         return costs
 
@@ -164,12 +172,12 @@ class _Search:
         if rounding > TOO_ROUGH * self.nats:
             rough = self.bench.dtype
             raise TrustError(
-                f"nats: got {self.nats:g}, but at {self.site} rounding in {rough} alone costs {rounding:.2g} nats; "
+                f"nats: got {self.nats:g}, but at {self.push.site} rounding in {rough} alone costs {rounding:.2g} nats; "
                 f"ask for more{finer(rough)}"
             )
 
     def _not_found(self, tried: dict[float, float]) -> InputError | TrustError:
-        nats, site = self.nats, self.site
+        nats, site = self.nats, self.push.site
         below, above = ([cost for cost in tried.values() if (cost > nats) == more] for more in (False, True))
         if not above:
             return InputError(
@@ -191,20 +199,19 @@ class _Search:
         measured: int,
     ) -> Dose:
         topics = self.bench.topics
-        asked = "asked as chats" if self.bench.prompts.kind == "chat" else "as plain texts"
-        where = f"edit at {self.positions} positions; interval by topic"
-        method = f"mean KL(plain ‖ edited) of the token after each of {len(costs)} neutral prompts {asked}, {where}"
-        small = f"{method.replace(f'each of {len(costs)}', f'each of {len(floor)}')}; at a hundredth of the scale"
+        where = f"edit at {self.push.positions} positions; interval by topic"
+        method = f"{self.bench.told}, {where}"
+        small = f"{few.told}, {where}; at a hundredth of the scale"
         cost = mean_reading(costs, topics, NATS, method)
         spread = math.exp(half_width(costs, topics) / float(costs.mean()) / slope)
         how = "predicted from one forward-mode derivative" if measured == 1 else "search from a prediction"
         far = Reading(scale, scale / spread, scale * spread, LEVEL, len(costs), LENGTHS, None, f"{how}, {method}")
         formula = "½c²χ" if self.price is None else "½c²χ(1 + ac + bc²)"
         return Dose(
-            str(self.site),
-            self.positions,
+            self.push.site,
+            self.push.positions,
             self.bench.network,
-            direction_digest(self.direction),
+            self.push.digest,
             self.nats,
             far,
             cost,
@@ -237,9 +244,13 @@ def solve(nats: float, chi: float, a: float = 0.0, b: float = 0.0) -> float:
 
 
 def check_wanted(nats: float, positions: str) -> None:
+    check_nats(nats)
+    check_positions(positions)
+
+
+def check_nats(nats: float) -> None:
     if not (math.isfinite(nats) and nats > 0):
         raise InputError(f"nats: got {nats}, wanted a cost above 0, such as 0.02")
-    check_positions(positions)
 
 
 def _next(scale: float, excess: float, slope: float, low: float, high: float) -> float:

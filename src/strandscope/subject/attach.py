@@ -92,7 +92,7 @@ def attach(
 
 def _looks(reads: Mapping[Site, Read], edits: Edits) -> dict[Site, tuple[Read, ...]]:
     """The reads at each site: those asked for, then those of the gates."""
-    looks = {site: (read,) for site, read in reads.items()}
+    looks: dict[Site, tuple[Read, ...]] = {site: (read,) for site, read in reads.items()}
     gates = {id(scope.gate): scope.gate for pairs in edits.values() for _, scope in pairs if scope.gate is not None}
     for gate in gates.values():
         for site, read in gate.reads.items():
