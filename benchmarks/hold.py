@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import strandscope as ss
-from common import Line, Results, Size, Table, main, messages_of, paired, repeng
+from common import Line, Pairs, Results, Size, Table, main, messages_of, repeng, timed
 from strandscope.control.edit import Add
 from strandscope.control.hold import Clamp, Erase
 from strandscope.subject.attach import Edits, Scope, attach
@@ -89,12 +89,25 @@ class Ways:
         return generate
 
 
-def share(what: str, plain: Generate, edited: Generate, pairs: int, least: float | None) -> Line:
-    """Tokens per second of the edited as a share of plain ones', pair by pair."""
-    both = paired(plain, edited, pairs)
-    shares = both.ratios
-    note = f"median seconds {statistics.median(both.first):.2f} plain, {statistics.median(both.second):.2f} edited"
-    return Line(what, statistics.median(shares), min(shares), max(shares), len(shares), least=least, note=note)
+def rounds(ways: dict[str, Generate], count: int) -> dict[str, tuple[float, ...]]:
+    """Seconds of each way: all once to warm up, then round after round, each beginning one way later."""
+    for way in ways.values():
+        way()
+    names = list(ways)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(count):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            taken[name].append(timed(ways[name]))
+    return {name: tuple(seconds) for name, seconds in taken.items()}
+
+
+def ratio(what: str, taken: dict[str, tuple[float, ...]], first: str, second: str, **bound: float) -> Line:
+    """Seconds of the first way over the second's, round by round."""
+    pairs = Pairs(taken[first], taken[second])
+    note = f"median seconds {statistics.median(pairs.first):.2f} and {statistics.median(pairs.second):.2f}"
+    return Line(
+        what, statistics.median(pairs.ratios), min(pairs.ratios), max(pairs.ratios), len(pairs.ratios), note=note, **bound
+    )
 
 
 def same(ways: Sequence[tuple[str, Tensor]]) -> list[tuple[str, str]]:
@@ -110,7 +123,7 @@ def run(size: Size) -> Results:
     from nnsight import LanguageModel
 
     subject = ss.load("smollm2")
-    tokens, pairs, middle = size.of(TOKENS, 16), size.of(7, 1), subject.blocks // 2
+    tokens, middle = size.of(TOKENS, 16), subject.blocks // 2
     everywhere = subject.sites("resid:*")
     pushes = {k: direction(k, subject.d) / len(everywhere) for k in range(subject.blocks)}
     one: Edits = {Site("resid", middle): [(Add(direction(middle, subject.d), 1.0), Scope())]}
@@ -132,13 +145,28 @@ def run(size: Size) -> Results:
         rows += [(at, *row) for row in same([("ours, 30 sites", ours_many()), ("repeng, 30 sites", theirs_many())])]
         if any(torch.equal(ways.plain(), way()) for way in (ours, ours_many)):
             raise SystemExit(f"{at}: the addition changes no token, so that peers agree says nothing")
+        taken = rounds(
+            {
+                "plain": ways.plain,
+                "one": ours,
+                "repeng": theirs,
+                "nnsight": traced_one,
+                "three": ways.ours(added),
+                "plain again": ways.plain,
+                "kinds": ways.ours(mixed),
+                "thirty": ours_many,
+                "repeng thirty": theirs_many,
+            },
+            size.of(5, 1),
+        )
         lines += [
-            share(f"{at}: tokens/s with an addition at one site / plain", ways.plain, ours, pairs, 0.98),
-            share(f"{at}: with three additions at each of 30 sites / plain", ways.plain, ways.ours(added), pairs, 0.93),
-            share(f"{at}: with addition, erasure and clamp at each of 30 / plain", ways.plain, ways.ours(mixed), pairs, 0.93),
-            paired(ours, theirs, pairs).line(f"{at}: seconds of ours / repeng, one site", 1.0),
-            paired(ours_many, theirs_many, pairs).line(f"{at}: seconds of ours / repeng, all 30 sites", 1.0),
-            paired(ours, traced_one, pairs).line(f"{at}: seconds of ours / nnsight, one site", 1.0),
+            ratio(f"{at}: tokens/s with an addition at one site / plain", taken, "plain", "one", least=0.98),
+            ratio(f"{at}: with three additions at each of 30 sites / plain", taken, "plain", "three", least=0.93),
+            ratio(f"{at}: with addition, erasure and clamp at each of 30 / plain", taken, "plain", "kinds", least=0.93),
+            ratio(f"{at}: plain again / plain, what the machine alone does", taken, "plain", "plain again"),
+            ratio(f"{at}: seconds of ours / repeng, one site", taken, "one", "repeng", most=1.0),
+            ratio(f"{at}: seconds of ours / repeng, all 30 sites", taken, "thirty", "repeng thirty", most=1.0),
+            ratio(f"{at}: seconds of ours / nnsight, one site", taken, "one", "nnsight", most=1.0),
         ]
     return Results(
         f"{TOKENS} new tokens of SmolLM2-135M-Instruct in bf16, greedy, batches of 1 and 8 chats padded on the left.",

@@ -17,7 +17,20 @@ import torch
 
 from common import HERE, command_line, figures, machine_sentence, settings
 
-ORDER = ("program", "capture", "response", "agop", "rfm", "many", "find", "level", "others", "scale")  # timings first
+ORDER = (
+    "program",
+    "capture",
+    "response",
+    "hold",
+    "agop",
+    "rfm",
+    "many",
+    "find",
+    "level",
+    "others",
+    "interop",
+    "scale",
+)  # timings first
 HERE_TOO = tuple(name for name in ORDER if name != "scale" or torch.cuda.is_available())  # which needs a GPU
 
 
