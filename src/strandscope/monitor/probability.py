@@ -67,6 +67,11 @@ def platt(scores: ArrayLike, labels: ArrayLike, groups: Groups | None = None) ->
         TrustError: the fit did not converge.
     """
     values, truth, _ = _labelled("scores", scores, labels, groups, directed=True)
+    return likeliest(values, truth)
+
+
+def likeliest(values: Floats, truth: Bools) -> Platt:
+    """The curve of `platt` for rows whose direction has been looked at already; both classes have to be there."""
     positives, negatives = int(truth.sum()), int((~truth).sum())
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     centre, spread = float(values.mean()), float(values.std())
@@ -117,11 +122,12 @@ def _labelled(
         )
     truth, codes = truth.astype(bool), group_codes(groups, len(values))
     if directed:
-        _check_direction(values, truth, codes)
+        check_direction(values, truth, codes)
     return values, truth, codes
 
 
-def _check_direction(values: Floats, truth: Bools, codes: Ints) -> None:
+def check_direction(values: Floats, truth: Bools, codes: Ints) -> None:
+    """Raise InputError unless larger values mean label 1 beyond doubt: polarity is fixed or the fit is refused."""
     if truth.all() or not truth.any():
         raise InputError(f"labels: all {len(truth)} rows are of class {int(truth[0])}, wanted both; add rows of the other")
     auroc, low, high = _auroc(values, truth, codes)
