@@ -24,7 +24,7 @@ from typing import Any
 from ..capture.examples import Example, Examples, neutral_prompts, passages
 from ..errors import MissingError
 
-_LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"})
+_LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "pydoc_data", "__pycache__"})
 SHORTEST, LONGEST = 8, 60  # words
 _ROMANCE = frozenset({"spanish-portuguese", "french-italian"})
 _TURNS = 2  # passages of each kind: more would cost time and count no more, since a group counts once
@@ -70,8 +70,8 @@ def docstrings(each: int = 1, shortest: int = SHORTEST, longest: int = LONGEST) 
     """
     rows = [
         {"text": text, "group": module, "id": f"{module}:{number}"}
-        for module, texts in library_prose(shortest, longest).items()
-        for number, text in enumerate(texts[:each], start=1)
+        for module, texts in _library().items()
+        for number, text in enumerate([text for text in texts if shortest <= len(text.split()) <= longest][:each], start=1)
     ]
     if not rows:
         raise MissingError(f"docstrings: no sources in {sysconfig.get_paths()['stdlib']}; install Python with its library")
@@ -79,16 +79,17 @@ def docstrings(each: int = 1, shortest: int = SHORTEST, longest: int = LONGEST) 
 
 
 @cache
-def library_prose(shortest: int, longest: int) -> Mapping[str, tuple[str, ...]]:
+def _library() -> Mapping[str, tuple[str, ...]]:
     """Docstrings by module, no text twice, the longest first."""
     root, seen, found = Path(sysconfig.get_paths()["stdlib"]), set(), {}
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
         if _LEFT_OUT.isdisjoint(name.parts):
-            fresh = {text for text in _docstrings(path) if shortest <= len(text.split()) <= longest} - seen
-            seen |= fresh
-            if fresh:
-                found[name.as_posix()] = tuple(sorted(fresh, key=lambda text: (-len(text), text)))
+            fresh = {" ".join(text.casefold().split()): text for text in _docstrings(path)}
+            texts = [text for words, text in fresh.items() if words not in seen]
+            seen |= fresh.keys()
+            if texts:
+                found[name.as_posix()] = tuple(sorted(texts, key=lambda text: (-len(text), text)))
     return found
 
 
