@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from strandscope.control import erase
-from strandscope.control.erase import GRID, Eraser, fit_eraser
-from strandscope.errors import InputError
+from strandscope.errors import InputError, TrustError
+from strandscope.io import load_tensors, save_tensors
 from strandscope.statistics.accumulators import ClassMoments
 from strandscope.statistics.detect import quick_auroc
+from strandscope.strand import erase
+from strandscope.strand.erase import SPANS, Eraser, Metric, fit_eraser
 from strandscope.strand.linear import Method, Training, fit_scores
 
 D = 12
@@ -70,18 +72,18 @@ CASES = {
 def test_equals_a_dense_leace_of_another_hand(case: str) -> None:
     states, labels = CASES[case]
     wanted, mean = oracle(states, labels)
-    eraser = fit_eraser(states, labels, shrinkage=0)
+    eraser = fit_eraser(states, labels, shrinkages=())
     assert np.allclose(projection(eraser).numpy() @ (states.numpy() - mean).T, wanted @ (states.numpy() - mean).T, atol=1e-8)
     assert np.allclose(eraser.mean.numpy(), mean, rtol=1e-12)
     exact = states.numpy() - (states.numpy() - mean) @ wanted.T
-    assert np.allclose(eraser.edit()(states).numpy(), exact, atol=1e-8)
+    assert np.allclose(eraser(states).numpy(), exact, atol=1e-8)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_linear_predictor_is_better_than_a_constant(case: str) -> None:
     states, labels = CASES[case]
-    eraser = fit_eraser(states, labels, shrinkage=0)
-    erased, z = eraser.edit()(states), indicators(labels)
+    eraser = fit_eraser(states, labels, shrinkages=())
+    erased, z = eraser(states), indicators(labels)
     before, after = ((part - part.mean(0)).T @ z / len(z) for part in (states, erased))
     assert after.abs().max() < 1e-11 * before.abs().max()
     assert torch.allclose(erased.mean(0), states.mean(0), rtol=1e-12)
@@ -91,28 +93,29 @@ def test_no_linear_predictor_is_better_than_a_constant(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("shrinkage", GRID)
-def test_erases_once_and_for_all_with_rank_one_less_than_the_classes(case: str, shrinkage: float) -> None:
+@pytest.mark.parametrize("span", SPANS)
+def test_erases_once_and_for_all_with_rank_one_less_than_the_classes_a_shrinkage(case: str, span: tuple[float, ...]) -> None:
     states, labels = CASES[case]
-    eraser = fit_eraser(states, labels, shrinkage=shrinkage)
-    assert eraser.rank == int(labels.max())
+    eraser = fit_eraser(states, labels, shrinkages=span)
+    directions = min(int(torch.linalg.matrix_rank(states - states.mean(0))), int(labels.max()) * (1 + len(span)))
+    assert eraser.rank == directions
     assert torch.allclose(eraser.read.T @ eraser.write, torch.eye(eraser.rank, dtype=torch.float64), atol=1e-9)
-    once = eraser.edit()(states)
-    assert torch.allclose(eraser.edit()(once), once, atol=1e-9)
+    once = eraser(states)
+    assert torch.allclose(eraser(once), once, atol=1e-9)
 
 
 def test_class_means_on_a_line_are_erased_with_rank_one_and_equal_ones_with_none() -> None:
     noise = drawn(300, D)
     labels = torch.arange(300) % 3
     noise -= torch.stack([noise[labels == code].mean(0) for code in range(3)])[labels]
-    line = fit_eraser(noise + labels[:, None] * drawn(D, seed=1), labels, shrinkage=0)
+    line = fit_eraser(noise + labels[:, None] * drawn(D, seed=1), labels, shrinkages=())
     assert line.rank == 1
-    for shrinkage in (0, 0.5):
-        none = fit_eraser(noise, labels, shrinkage=shrinkage)
-        assert none.rank == 0 and torch.equal(none.edit()(noise), noise)
-    still = torch.ones(8, D)  # nothing varies, so nothing is in it
-    for groups in (None, torch.arange(8) // 4):
-        assert fit_eraser(still, torch.arange(8) % 2, groups, shrinkage=None if groups is not None else 0).rank == 0
+    for span in ((), (0.5,)):
+        none = fit_eraser(noise, labels, shrinkages=span)
+        assert none.rank == 0 and torch.equal(none(noise), noise)
+    still = torch.ones(12, D)  # nothing varies, so nothing is in it
+    for groups in (None, torch.arange(12) // 4):
+        assert fit_eraser(still, torch.arange(12) % 2, groups, shrinkages=None if groups is not None else ()).rank == 0
     assert fit_eraser(noise, labels, torch.arange(300) // 30).rank == 0
 
 
@@ -120,7 +123,7 @@ def test_class_means_on_a_line_are_erased_with_rank_one_and_equal_ones_with_none
 def test_no_other_guard_moves_the_states_less(case: str) -> None:
     """Affine maps that guard are those whose linear part kills Σxz: P + perturbations that do so move the states more."""
     states, labels = CASES[case]
-    eraser = fit_eraser(states, labels, shrinkage=0)
+    eraser = fit_eraser(states, labels, shrinkages=())
     centred = states - states.mean(0)
     across = centred.T @ indicators(labels) / len(states)
 
@@ -143,31 +146,43 @@ def test_no_other_guard_moves_the_states_less(case: str) -> None:
         assert torch.allclose(oblique @ across, across) and change(oblique) > best
 
 
-def test_shrinkage_guards_what_a_ridge_predicts() -> None:
-    """The same theorem with another concept: the classes' ridge prediction, from a dense solve."""
-    states, labels = CASES["three classes"]
+@pytest.mark.parametrize("case", CASES)
+def test_further_shrinkages_take_out_what_a_ridge_predicts_and_keep_what_leace_grants(case: str) -> None:
+    """The columns of a dense ridge are in what is written, and so are LEACE's: the theorem of the fit stays."""
+    states, labels = CASES[case]
     centred, z = states - states.mean(0), indicators(labels)
-    sigma = centred.T @ centred / len(states)
-    for shrinkage in (0.1, 0.7, 1.0):
-        shrunk = (1 - shrinkage) * sigma + shrinkage * sigma.trace() / D * torch.eye(D, dtype=torch.float64)
-        predicted = centred @ torch.linalg.solve(shrunk, centred.T @ z / len(states))
-        eraser = fit_eraser(states, labels, shrinkage=shrinkage)
-        erased = eraser.edit()(states)
-        assert ((erased - erased.mean(0)).T @ predicted).abs().max() < 1e-9 * (centred.T @ predicted).abs().max()
-        across = centred.T @ predicted / len(states)
-        assert torch.allclose(projection(eraser) @ across, across, atol=1e-9)
-        noise = drawn(D, D, seed=1)
-        noise -= noise @ across @ torch.linalg.pinv(across)
-        assert abs(float(((centred @ projection(eraser).T) * (centred @ noise.T)).sum())) < 1e-6  # optimal among its guards
+    sigma, across = centred.T @ centred / len(states), centred.T @ z / len(states)
+    for span in ((0.1,), (0.7,), (0.5, 0.97)):
+        eraser = fit_eraser(states, labels, shrinkages=span)
+        p = projection(eraser)
+        assert torch.allclose(p @ across, across, atol=1e-8)
+        erased = eraser(states)
+        assert ((erased - erased.mean(0)).T @ z).abs().max() < 1e-8 * (centred.T @ z).abs().max()
+        for shrinkage in span:
+            shrunk = (1 - shrinkage) * sigma + shrinkage * sigma.trace() / len(sigma) * torch.eye(len(sigma), dtype=torch.float64)
+            predicted = sigma @ torch.linalg.solve(shrunk, across)
+            assert torch.allclose(p @ predicted, predicted, atol=1e-5 * float(predicted.abs().max()))
+        noise = drawn(len(sigma), len(sigma), seed=1)
+        noise -= noise @ eraser.write @ torch.linalg.pinv(eraser.write)
+        moved = float((centred @ p.T).square().sum())
+        assert abs(float(((centred @ p.T) * (centred @ noise.T)).sum())) < 1e-6 * moved  # no guard of that span moves less
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_linear_probe_of_any_rows_reads_more_than_after_leace(seed: int) -> None:
+    planted = Planted(seed, leading=True)
+    states, labels, _ = planted.rows(120)
+    left = [planted.left(fit_eraser(states, labels, shrinkages=span)) for span in SPANS]
+    assert all(other < left[0] - 1e-9 for other in left[1:]) and left[4] < left[1]
 
 
 # --- streams ---
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 0.5])
-def test_shards_in_any_order_give_the_eraser_of_all_rows(shrinkage: float) -> None:
+@pytest.mark.parametrize("span", [(), (0.5,)])
+def test_shards_in_any_order_give_the_eraser_of_all_rows(span: tuple[float, ...]) -> None:
     states, labels = CASES["three classes"]
-    whole = fit_eraser(states, labels, shrinkage=shrinkage)
+    whole = fit_eraser(states, labels, shrinkages=span)
     shards = [slice(0, 1), slice(1, 60), slice(60, 61), slice(61, 200)]
     for order in itertools.permutations(shards):
         merged = ClassMoments(3, D)
@@ -175,7 +190,7 @@ def test_shards_in_any_order_give_the_eraser_of_all_rows(shrinkage: float) -> No
             part = ClassMoments(3, D)
             part.update(states[rows], labels[rows])
             merged.merge(part)
-        eraser = Eraser.of(merged.result(), shrinkage)
+        eraser = Eraser.of(merged.result(), span)
         assert (eraser.n, eraser.counts, eraser.how) == (200, whole.counts, "given")
         assert torch.allclose(projection(eraser), projection(whole), atol=1e-10)
         assert torch.allclose(eraser.mean, whole.mean)
@@ -186,7 +201,7 @@ def test_rows_in_the_networks_own_dtype_are_erased_to_its_rounding(dtype: torch.
     states, labels = CASES["three classes"]
     rough = (states - 40).to(dtype).requires_grad_()  # as states come that were not made without gradients
     assert not fit_eraser(rough, labels, torch.arange(200) // 10).write.requires_grad
-    erased = fit_eraser(rough, labels, shrinkage=0).edit()(rough.detach())
+    erased = fit_eraser(rough, labels, shrinkages=())(rough.detach())
     across = (erased.double() - erased.double().mean(0)).T @ indicators(labels) / len(states)
     assert erased.dtype == dtype and across.abs().max() < torch.finfo(dtype).eps * rough.double().abs().max()
 
@@ -213,8 +228,8 @@ class Planted:
     def left(self, eraser: Eraser) -> float:
         """Squared separation d′² that the best of all linear probes has on erased states: it is 0 on what is written along."""
         apart = self.apart / self.spread
-        written = (self.turn.T @ eraser.write.numpy()[:, 0]) / self.spread
-        return float(apart @ apart - (written @ apart) ** 2 / (written @ written))
+        written = np.linalg.qr((self.turn.T @ eraser.write.numpy()) / self.spread[:, None])[0]
+        return float(apart @ apart - np.square(written.T @ apart).sum())
 
 
 def read_by_a_probe(states: Tensor, labels: np.ndarray, groups: np.ndarray) -> float:
@@ -236,15 +251,16 @@ def test_of_few_rows_the_regularised_eraser_leaks_less_on_fresh_ones() -> None:
     for seed in range(24):
         planted = Planted(seed, leading=True)
         states, labels, groups = planted.rows(120)
-        plain, chosen = fit_eraser(states, labels, shrinkage=0), fit_eraser(states, labels, groups)
+        plain, chosen = fit_eraser(states, labels, shrinkages=()), fit_eraser(states, labels, groups)
         fresh = planted.rows(240)
-        read = [read_by_a_probe(eraser.edit()(fresh[0]), *fresh[1:]) for eraser in (plain, chosen)]
+        read = [read_by_a_probe(eraser(fresh[0]), *fresh[1:]) for eraser in (plain, chosen)]
         probe.append(read[0] - read[1])
         best.append(planted.left(plain) - planted.left(chosen))
         before.append(read_by_a_probe(*fresh))
-        seen.append(read_by_a_probe(plain.edit()(states), labels, groups))
-        assert chosen.how.startswith("chosen") and [shrinkage for shrinkage, _ in chosen.leakage] == list(GRID)
-        assert min(left for _, left in chosen.leakage) == dict(chosen.leakage)[chosen.shrinkage]
+        seen.append(read_by_a_probe(plain(states), labels, groups))
+        assert chosen.how.startswith("chosen") and [span for span, _ in chosen.leakage] == list(SPANS)
+        price = {span: left + erase.WORTH * len(span) for span, left in chosen.leakage}
+        assert min(price.values()) == price[chosen.shrinkages]
     assert np.mean(before) > 0.95 and np.mean(seen) < 0.1  # the probe could learn, and the rows of the fit flatter
     assert interval(probe)[0] > 0.005 and interval(best)[0] > 0
 
@@ -255,9 +271,8 @@ def test_where_a_concept_lies_in_all_directions_alike_it_is_left_alone() -> None
         planted = Planted(seed, leading=False)
         states, labels, groups = planted.rows(120)
         eraser = fit_eraser(states, labels, groups)
-        chosen.append(eraser.shrinkage)
-        assert planted.left(eraser) < 1.15 * planted.left(fit_eraser(states, labels, shrinkage=0))
-    assert np.median(chosen) <= 0.3
+        chosen.append(len(eraser.shrinkages))
+    assert np.median(chosen) == 0
 
 
 def test_what_a_best_linear_probe_reads_after_leace_is_a_matter_of_rows_alone() -> None:
@@ -267,7 +282,7 @@ def test_what_a_best_linear_probe_reads_after_leace_is_a_matter_of_rows_alone() 
         for seed in range(12):
             planted = Planted(seed, leading=False)
             states, labels, _ = planted.rows(n)
-            found.append(planted.left(fit_eraser(states, labels, shrinkage=0)))
+            found.append(planted.left(fit_eraser(states, labels, shrinkages=())))
             whole, noise = float(np.sum((planted.apart / planted.spread) ** 2)), 4 * 199 / n
             wanted.append(whole * noise / (whole + noise))
         assert np.mean(found) == pytest.approx(np.mean(wanted), rel=0.08)
@@ -280,8 +295,69 @@ def test_the_choice_is_repeatable_and_does_not_depend_on_the_order_of_rows() -> 
     again = fit_eraser(states, torch.as_tensor(labels) + 7, torch.as_tensor(groups))
     assert one.leakage == again.leakage and torch.equal(one.write, again.write)
     back = fit_eraser(states.flip(0), labels[::-1].copy(), groups[::-1].copy())
-    assert back.shrinkage == one.shrinkage and torch.allclose(projection(back), projection(one), atol=1e-8)
+    assert back.shrinkages == one.shrinkages and torch.allclose(projection(back), projection(one), atol=1e-8)
     assert 0 < min(left for _, left in one.leakage) < max(left for _, left in one.leakage) < 1
+
+
+def test_the_leakage_by_which_is_chosen_is_that_of_unseen_rows_without_bias() -> None:
+    """Rows enough for the covariance: an eraser of two thirds of the rows leaves d′² = 4d/n, whatever noise the folds have."""
+    found, spread = [], np.arange(1, 31) ** -0.5
+    apart = np.full(30, 0.3) * spread
+    whole, noise = float(np.sum((apart / spread) ** 2)), 4 * 29 / 400
+    for seed in range(40):
+        random, labels = np.random.default_rng(seed), np.arange(600) % 2
+        states = torch.as_tensor(random.standard_normal((600, 30)) * spread + np.outer(labels, apart))
+        found.append(fit_eraser(states, labels, np.arange(600) // 10).leakage[0][1])
+    assert np.mean(found) == pytest.approx(noise / (whole + noise), abs=0.015)
+    assert np.mean(found) < 0.11  # as it is with the folds' own noise in it: .105 + 4 · 29 / 100 / whole, about .4
+
+
+def test_the_metric_is_that_of_the_covariance_within_classes() -> None:
+    states, labels = CASES["three classes"]
+    metric, codes = Metric.of(states, labels.numpy()), labels.numpy()
+    means = torch.stack([states[codes == code].mean(0) for code in range(3)])[codes]
+    rows = states - means
+    share = ledoit_wolf((states - states.mean(0)).numpy())[1]
+    level = float((states - states.mean(0)).square().sum() / len(states) / D)
+    within = (1 - share) * rows.T @ rows / len(rows) + share * level * torch.eye(D, dtype=torch.float64)
+    one, other, gone = drawn(D, 2, seed=1), drawn(D, 3, seed=2), drawn(D, 2, seed=3)
+    inverse = torch.linalg.inv(within)
+    assert torch.allclose(metric.product(one, other), one.T @ inverse @ other, rtol=1e-8)
+    root = torch.linalg.cholesky(inverse).T
+    span = torch.linalg.qr(root @ gone).Q
+    rest = [root @ part - span @ (span.T @ root @ part) for part in (one, other)]
+    assert torch.allclose(metric.left(one, other, gone), rest[0].T @ rest[1], rtol=1e-7, atol=1e-9)
+
+
+def test_a_saved_eraser_is_the_same_and_of_one_network_alone(tmp_path) -> None:
+    states, labels = CASES["three classes"]
+    said = {"name": "c", "site": "resid:1", "position": "last", "classes": ("a", "b", "c"), "fingerprint": "f" * 64}
+    eraser = replace(fit_eraser(states, labels, torch.arange(200) // 10), **said, provenance={"seed": 3})
+    eraser.save(tmp_path / "c.safetensors")
+    again = Eraser.load(tmp_path / "c.safetensors")
+    assert (
+        torch.equal(again(states), eraser(states)) and again.leakage == eraser.leakage and again.shrinkages == eraser.shrinkages
+    )
+    assert {key: getattr(again, key) for key in said} == said and (again.n, again.counts, again.how) == (
+        200,
+        eraser.counts,
+        eraser.how,
+    )
+    again.check("f" * 64)
+    again.check("e" * 64, force=True)
+    with pytest.raises(TrustError, match=r"^eraser 'c' was fitted in the network ffffffffffff, this one is eeeeeeeeeeee"):
+        again.check("e" * 64)
+    save_tensors(tmp_path / "other.safetensors", {"read": states}, {"schema": "strandscope/strand/1"})
+    with pytest.raises(InputError, match=r"^other.safetensors: holds 'strandscope/strand/1', wanted an eraser"):
+        Eraser.load(tmp_path / "other.safetensors")
+    manifest = load_tensors(tmp_path / "c.safetensors")[1]
+    parts = {"read": again.read[:, :1], "write": again.write, "mean": again.mean}
+    save_tensors(tmp_path / "odd.safetensors", parts, manifest)
+    with pytest.raises(InputError, match=r"^odd.safetensors: its tensors do not fit"):
+        Eraser.load(tmp_path / "odd.safetensors")
+    save_tensors(tmp_path / "less.safetensors", parts, {key: manifest[key] for key in manifest if key != "how"})
+    with pytest.raises(InputError, match=r"^less.safetensors: its manifest lacks or garbles 'how'"):
+        Eraser.load(tmp_path / "less.safetensors")
 
 
 def test_the_probe_of_the_choice_shrinks_as_ledoit_and_wolf_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +367,7 @@ def test_the_probe_of_the_choice_shrinks_as_ledoit_and_wolf_do(monkeypatch: pyte
         erase, "_ledoit_wolf", lambda rows, solved: asked.append((shrinkage(rows, solved), ledoit_wolf(rows.numpy())[1])) or 0.5
     )
     fit_eraser(*CASES["more coordinates than rows"], torch.arange(30) // 3)
-    assert 5 <= len(asked) < 10  # groups of three rows: in ten folds one would lack a class
+    assert len(asked) == 15  # six folds, two at a time
     assert all(ours == pytest.approx(theirs) and 0 < ours < 1 for ours, theirs in asked)
 
 
@@ -310,20 +386,22 @@ def with_nan() -> Tensor:
     ("call", "sentence"),
     [
         (lambda: fit_eraser(STATES, np.zeros(12, int), GROUPS), r"^labels: got one class alone, wanted at least 2 classes"),
-        (lambda: fit_eraser(STATES, np.arange(12) == 3, shrinkage=0), r"^labels: got classes of 11, 1 rows, .*add rows"),
+        (lambda: fit_eraser(STATES, np.arange(12) == 3, shrinkages=()), r"^labels: got classes of 11, 1 rows, .*add rows"),
         (lambda: fit_eraser(with_nan(), LABELS, GROUPS), r"^states: row 5 holds a NaN or an infinity; look where"),
         (lambda: fit_eraser(STATES[0], LABELS, GROUPS), r"^states: got shape \(4,\), wanted \(rows, d\)"),
         (lambda: fit_eraser(STATES, LABELS[:7], GROUPS), r"^labels: got shape \(7,\) of int64, wanted 12 whole numbers"),
         (lambda: fit_eraser(STATES, LABELS + 0.5, GROUPS), r"^labels: got shape \(12,\) of float64, wanted 12 whole"),
         (lambda: fit_eraser(STATES, LABELS, GROUPS[:7]), r"^groups: got shape \(7,\) of int64, wanted 12 whole numbers"),
-        (lambda: fit_eraser(STATES, LABELS), r"^groups: got none, wanted one a row .* give shrinkage="),
-        (lambda: fit_eraser(STATES, LABELS, LABELS), r"^groups: got 2 that cannot be parted .* give shrinkage="),
+        (lambda: fit_eraser(STATES, LABELS), r"^groups: got none, wanted one a row .* give shrinkages="),
+        (lambda: fit_eraser(STATES, LABELS, LABELS), r"^groups: got 2 that cannot be parted .* give shrinkages="),
         (lambda: fit_eraser(STATES, LABELS, np.arange(12) // 11), r"^groups: got 2 that cannot be parted"),
         (lambda: fit_eraser(STATES, LABELS, np.arange(12) // 9), r"^groups: got 2 that cannot be parted"),
-        (lambda: fit_eraser(STATES, LABELS, shrinkage=1.5), r"^shrinkage: got 1.5, wanted 0 \(LEACE\) to 1"),
+        (
+            lambda: fit_eraser(STATES, LABELS, shrinkages=(1.5,)),
+            r"^shrinkages: got \(1.5,\), wanted each from 0 to 1, or \(\) for LEACE",
+        ),
         (lambda: Eraser.of(ClassMoments(2, 4).result()), r"^labels: got classes of 0, 0 rows"),
-        (lambda: Eraser.of(ClassMoments(2, 4).result(), math.nan), r"^shrinkage: got nan"),
-        (lambda: fit_eraser(STATES, LABELS, shrinkage=0).edit()(drawn(3, 5)), r"got one of width 4, the states here have 5"),
+        (lambda: Eraser.of(ClassMoments(2, 4).result(), (math.nan,)), r"^shrinkages: got \(nan,\)"),
     ],
 )
 def test_what_cannot_be_erased_is_told_in_a_sentence(call, sentence: str) -> None:

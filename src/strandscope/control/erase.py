@@ -1,242 +1,286 @@
-"""Least-squares erasure of a concept of k classes from states, in closed form (LEACE: Belrose et al. 2023), and for few rows.
+"""Erasing a concept from a network, with a certificate: what probes still read of it, there and one and two blocks later.
 
-    eraser = fit_eraser(states, labels, groups)      # rows in memory; the shrinkage is chosen
-    eraser = Eraser.of(moments.result(), 0.0)        # of `ClassMoments` that were streamed, sharded and merged
-    eraser.edit()                                    # h − W⁺ Π W (h − μ), of rank at most k − 1
+    made = certify(subject, ss.concept("harm"), "resid:20")
+    print(made)                                       # a line a probe and place, then the damage
+    with attach(subject, edits=made.edits): …         # or made.eraser.save("harm.safetensors")
 
-With W = Σ^½⁺ and Π the orthogonal projection onto the columns of W Σxz (Σxz: covariance of states with the classes' indicators),
-no linear predictor of the classes on the rows of the fit is better than a constant, and no other affine map that grants this
-moves those rows less in mean square. That is shrinkage 0, and a theorem about the rows of the fit alone.
+Groups are parted in two. From one half the eraser is made, and all that is chosen with it. On the other half probes are trained
+and tested before and after (`strand.leakage`): at the site, and with the edit attached one and two blocks later, since what is
+erased may come back from other positions and from what the eraser leaves. Beside it stands the damage: the cost in nats of the
+erasure at all positions after neutral prompts, and what it adds to the loss per token on neutral passages.
 
-On fresh rows, what the best linear probe still reads depends on nothing but the span of the columns that are written along: it
-uses those functionals that are 0 on them. LEACE writes along the differences of the class means, as they were estimated, whatever
-covariance it reads with. A shrunk covariance in the place of Σ would therefore change nothing (`docs/log.md`), and n rows of two
-classes of equal size leave it a squared separation of up to d′² = 4d/n, however strong the concept was.
+The eraser is the one that was certified, fitted on its half of the groups; more rows would leave less (`rows_needed`).
 
-So what is shrunk is Σxz. With shrinkage α the classes are replaced by their ridge prediction from the states, Σxz by
-Σ Σ_α⁻¹ Σxz, Σ_α = (1 − α)Σ + α (tr Σ / d) I: differences of class means along directions of little variance, where they are
-mostly noise, count for less. It helps as far as a concept lies where states vary much, and harms where it does not, which is why
-it is chosen: for each α, an eraser is fitted without some groups, and a linear probe looks at these.
-
-What it does not know: what any probe that is not linear reads, or a linear one on fresh rows, with which certainty. That takes
-rows that nothing here has seen.
+What it does not know: what probes of other kinds, or of more rows, would read; and other positions than the one it is judged at.
+A site that was chosen on the same rows reads a little better before than it should; "erased" is not made easier by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..capture.activations import Activations
+from ..capture.examples import Examples, passages
+from ..capture.predict import reply_logprobs
+from ..capture.record import capture
+from ..capture.tokens import tokenise
 from ..errors import InputError
-from ..linalg import eigh, finite
-from ..provenance import numpy_generator
-from ..statistics.accumulators import ClassMoments
-from ..statistics.accumulators.moments import ClassMoment
-from ..statistics.resample import group_folds
+from ..laws.price import half_width, mean_reading
+from ..provenance import numpy_generator, versions
+from ..reading import Reading
+from ..strand.erase import Eraser, Metric, fit_eraser
+from ..strand.leakage import KINDS, Judging, Leak, Verdict, closed_form, overall, parted, rows_needed
+from ..strand.rows import Ordered
+from ..subject.attach import Edit, Scope, attach
+from ..subject.site import Site
+from .bench import Bench
 from .hold import Erase
 
-GRID = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99)  # shrinkages among which is chosen
-FOLDS = 10  # at most so many erasers are fitted to choose; where there are more groups, several are left out at once
-UNRELATED = 1e-8  # canonical correlation of states and classes that is rounding
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
 
-Ints = NDArray[np.int64]
-Codes = Sequence[int] | Ints | Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Eraser:
-    """What takes the classes out of states.
-
-    Attributes:
-        read, write: (d, r) factors with readᵀ write = I; states lose write · readᵀ(h − mean). r is 0 where all class means agree.
-        mean: (d,) of all rows, which stays.
-        n: rows of the fit; `counts`: of each class.
-        shrinkage: α of the module's docstring; `how` it came.
-        leakage: for each shrinkage that was tried, the share of a linear discriminant's squared separation of the classes that
-            is left in groups that the eraser has not seen. Much of it is the noise of their few rows, the same for all.
-    """
-
-    read: Tensor
-    write: Tensor
-    mean: Tensor
-    n: int
-    counts: tuple[int, ...]
-    shrinkage: float
-    how: Literal["given", "chosen by what a linear probe reads in groups left out"] = "given"
-    leakage: tuple[tuple[float, float], ...] = ()
-
-    @classmethod
-    def of(cls, moments: ClassMoment, shrinkage: float = 0.0) -> Eraser:
-        """From the moments of each class.
-
-        Raises:
-            InputError: fewer than 2 classes, fewer than 2 rows in one, or a shrinkage that is not from 0 to 1.
-        """
-        _check_shrinkage(shrinkage)
-        solved = _Solved.of(moments)
-        read, write = solved.factors(shrinkage)
-        return cls(read, write, solved.mean, sum(moments.counts), moments.counts, float(shrinkage))
-
-    @property
-    def rank(self) -> int:
-        return self.read.shape[1]
-
-    def edit(self) -> Erase:
-        return Erase(self.read, self.write, self.mean)
+Floats = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+KL, LOSS = "nats per next token", "nats per token"
+LATER = 2  # blocks after the site
+AT_ONCE = 4  # passages, whose logits at all positions are held
 
 
-def fit_eraser(states: Tensor, labels: Codes, groups: Codes | None = None, *, shrinkage: float | None = None) -> Eraser:
-    """An eraser of the classes of `labels` (n,) from states (n, d).
-
-    Args:
-        groups: (n,) what would be drawn again if the rows were collected again (topics, templates); needed to choose.
-        shrinkage: 0 (LEACE) to 1; None chooses it from `GRID` by what a linear probe still reads in groups left out in turn.
-
-    Raises:
-        InputError: states that are no finite rows, labels or groups that are not one whole number a row, one class alone, a class
-            with fewer than 2 rows, or, to choose, one whose rows all lie in one group.
-    """
-    if states.ndim != 2:
-        raise InputError(f"states: got shape {tuple(states.shape)}, wanted (rows, d); take one position of each row")
-    finite(states, "states")
-    names, codes = np.unique(_whole(labels, len(states), "labels"), return_inverse=True)
-    if shrinkage is not None:
-        _check_shrinkage(shrinkage)
-        return Eraser.of(_moments(states, codes, len(names)).result(), shrinkage)
-    if groups is None:
-        raise InputError("groups: got none, wanted one a row to choose the shrinkage; name them, or give shrinkage= (0 is LEACE)")
-    whole, parts, folds = _folds(states, codes, _whole(groups, len(states), "groups"))
-    leakage = _leakage(states, folds, parts)
-    best = GRID[int(np.argmin(leakage))]  # the least of equals
-    table = tuple(zip(GRID, leakage.tolist(), strict=True))
-    return replace(Eraser.of(whole.result(), best), how="chosen by what a linear probe reads in groups left out", leakage=table)
+def edit_of(eraser: Eraser) -> Erase:
+    return Erase(eraser.read, eraser.write, eraser.mean)
 
 
 @dataclass(frozen=True, slots=True)
-class _Solved:
-    """Moments in the eigenbasis of the covariance of all rows."""
+class Place:
+    """A site where probes looked, so many blocks after the erasure."""
 
-    mean: Tensor  # (d,)
-    values: Tensor  # (d,) eigenvalues; 0 where they are rounding
-    vectors: Tensor  # (d, d)
-    across: Tensor  # (d, k) class means less the mean, times the root of the class's share, in the eigenbasis: Σxz, scaled
-    rank: int
+    site: str
+    later: int
+    leaks: tuple[Leak, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What an erasure at all positions does to neutral text.
+
+    `kl` is the mean KL after neutral prompts, `loss` the mean cross-entropy of neutral passages without the edit, `added` what it
+    rises by, paired by passage; e to its power is the factor on the perplexity.
+    """
+
+    kl: Reading
+    loss: Reading
+    added: Reading
 
     @classmethod
-    def of(cls, moments: ClassMoment) -> _Solved:
-        counts = torch.tensor(moments.counts, dtype=torch.float64)
-        if len(counts) < 2 or bool((counts < 2).any()):
-            few = "one class alone" if len(counts) < 2 else f"classes of {', '.join(map(str, moments.counts))} rows"
-            raise InputError(f"labels: got {few}, wanted at least 2 classes of at least 2 rows each; add rows")
-        shares = counts / counts.sum()
-        mean = shares @ moments.means
-        apart = (moments.means - mean) * shares.sqrt()[:, None]
-        within = torch.stack([part.scatter for part in moments.classes]).sum(0)
-        values, vectors = eigh(within / counts.sum() + apart.T @ apart, "covariance")
-        floor = len(values) * torch.finfo(torch.float64).eps * float(values[0])
-        values = torch.where(values > floor, values, 0.0)
-        across = vectors.T @ apart.T
-        rank = int((torch.linalg.svdvals(_inverse(values.sqrt())[:, None] * across) > UNRELATED).sum())
-        return cls(mean, values, vectors, across, rank)
-
-    def factors(self, shrinkage: float) -> tuple[Tensor, Tensor]:
-        """(d, rank) columns that read and that write."""
-        root = self.values.sqrt()
-        filtered = _inverse(self.shrunk(shrinkage)) * root  # Σ^−½ (Σ Σ_α⁻¹ Σxz), which for α = 0 is W Σxz
-        whitened = torch.linalg.svd(filtered[:, None] * self.across, full_matrices=False).U[:, : self.rank]
-        return self.vectors @ (_inverse(root)[:, None] * whitened), self.vectors @ (root[:, None] * whitened)
-
-    def shrunk(self, shrinkage: float) -> Tensor:
-        """Eigenvalues of (1 − α)Σ + α (tr Σ / d) I."""
-        return (1 - shrinkage) * self.values + shrinkage * self.values.mean()
+    def not_measured(cls, why: str) -> Damage:
+        kl = Reading.not_measured(why, unit=KL, method="mean KL after neutral prompts")
+        loss, added = (
+            Reading.not_measured(why, unit=LOSS, method=f"mean {what} of neutral passages") for what in ("loss", "added loss")
+        )
+        return cls(kl, loss, added)
 
 
-def _leakage(states: Tensor, folds: Ints, parts: list[ClassMoments]) -> NDArray[np.float64]:
-    """Of each shrinkage in `GRID`: what a linear discriminant finds after erasure over what it finds before, in folds left out.
+@dataclass(frozen=True)
+class Erasure:
+    """An eraser of one network at one site, and its certificate.
 
-    The discriminant has the covariance of the rows of the fit, shrunk by Ledoit & Wolf, and the class means of the fold itself.
+    Attributes:
+        places: the site, then later blocks.
+        less: AUROC of a linear probe after plain LEACE of the same rows, less that after this eraser; 0 where they are the same.
+        moved: what the eraser takes out of rows that it has not seen, as a share of their variance.
+        needed: rows to fit with which the best linear probe would be left .55; `bound` by the law of plain LEACE alone.
+        fitted, certified: rows and groups of each half.
     """
-    left, before = np.zeros(len(GRID)), 0.0
-    for fold, own in enumerate(parts):
-        others = ClassMoments(len(own.parts), own.d)
-        for number, part in enumerate(parts):
-            if number != fold:
-                others.merge(part)
-        solved = _Solved.of(others.result())
-        kept = states.detach()[torch.as_tensor(folds != fold)].cpu().double()
-        whiten = _inverse(solved.shrunk(_ledoit_wolf(kept, solved)).sqrt())[:, None] * solved.vectors.T
-        held = own.result()
-        shares = torch.tensor(held.counts, dtype=torch.float64) / sum(held.counts)
-        apart = whiten @ ((held.means - shares @ held.means) * shares.sqrt()[:, None]).T
-        before += float(apart.square().sum())
-        for number, shrinkage in enumerate(GRID):
-            gone = torch.linalg.qr(whiten @ solved.factors(shrinkage)[1]).Q
-            left[number] += float((apart - gone @ (gone.T @ apart)).square().sum())
-    return left / before if before else left
+
+    name: str
+    classes: tuple[str, ...]
+    site: str
+    position: str
+    eraser: Eraser
+    places: tuple[Place, ...]
+    less: Reading
+    moved: Reading
+    damage: Damage
+    needed: Reading
+    bound: int | None
+    fitted: tuple[int, int]
+    certified: tuple[int, int]
+    permutations: int
+    seed: int
+    digest: str
+
+    @property
+    def verdict(self) -> Verdict:
+        return overall([leak for place in self.places for leak in place.leaks])
+
+    @property
+    def edits(self) -> Mapping[Site, Sequence[tuple[Edit, Scope]]]:
+        """For `attach`: the erasure at all positions."""
+        return {Site.parse(self.site): [(edit_of(self.eraser), Scope())]}
+
+    def __str__(self) -> str:
+        head = f"{self.name} at {self.site}, rank {self.eraser.rank}, from {self.fitted[0]} rows: {self.verdict}"
+        lines = [f"  {place.site} {leak.probe}: {leak.after}, {leak.verdict}" for place in self.places for leak in place.leaks]
+        return "\n".join([head, *lines, f"  KL {self.damage.kl}; loss {self.damage.added}; rows needed {self.needed}"])
 
 
-def _ledoit_wolf(rows: Tensor, solved: _Solved) -> float:
-    """Shrinkage of the rows' covariance that is closest to the true one in mean square (Ledoit & Wolf 2004)."""
-    n, d = rows.shape
-    squared, level = float(solved.values.square().sum()), float(solved.values.mean())
-    fourth = float((rows - solved.mean).square().sum(1).square().sum()) / n
-    spread = squared - d * level**2
-    return min(1.0, max(0.0, (fourth - squared) / n / spread)) if spread > 0 else 1.0
+def certify(
+    subject: Subject,
+    examples: Examples,
+    site: str | Site,
+    *,
+    position: Literal["last", "mean"] = "last",
+    shrinkages: Sequence[float] | None = None,
+    permutations: int = 19,
+    prompts: int = 48,
+    texts: int = 24,
+    seed: int = 0,
+    states: Activations | None = None,
+    progress: Progress | None = None,
+) -> Erasure:
+    """Fit an eraser on half of the groups and certify it on the other half.
+
+    Args:
+        shrinkages: () is plain LEACE; None chooses, within the eraser's half.
+        permutations: of the labels after the erasure, for the null of every line.
+        states: of the examples at this position, captured before at the site and those after it; None captures them.
+        prompts, texts: neutral prompts and passages that the damage is measured on; none is measured without a tokenizer.
+
+    Raises:
+        InputError: an unknown site, too few rows or groups of a class, permutations below 1.
+    """
+    if permutations < 1:
+        raise InputError(f"permutations: got {permutations}, wanted at least 1, such as 19")
+    examples.require(min_per_class=10, folds=5)
+    where = Site.parse(site)
+    sites = [where, *_later(subject, where)]
+
+    def told(stage: str, done: int, of: int) -> None:
+        if progress:
+            progress(f"{examples.name}: {stage}", done, of)
+
+    if states is None:
+        states = capture(subject, examples, sites, position, progress=lambda done, of: told("states", done, of))
+    _check(states, subject, examples, position)
+    rows = Ordered.of(states)
+    before = dict(zip(rows.sites, rows.states, strict=True))
+    if str(where) not in before:
+        raise InputError(f"site {where}: every row has the same state there; choose another site or position")
+    half = parted(rows.labels, rows.groups, seed, rows.key)
+    ours, other = np.flatnonzero(half), np.flatnonzero(~half)
+    told("eraser", 0, 1)
+    here = before[str(where)]
+    eraser = fit_eraser(here[ours], rows.labels[ours], rows.groups[ours], shrinkages=shrinkages)
+    about = {"data": examples.digest, "seed": seed, "rows": len(ours), "groups": _count(rows, ours), "versions": versions()}
+    eraser = replace(
+        eraser, name=examples.name, site=str(where), position=position, classes=examples.classes,
+        fingerprint=subject.fingerprint, provenance=about,
+    )  # fmt: skip
+    judging = Judging.of(
+        rows.labels[other], rows.groups[other], rows.pairs[other], permutations, len(sites) * len(KINDS),
+        numpy_generator(seed, "certificate", rows.key),
+    )  # fmt: skip
+    after = _under(subject, examples.subset(rows.order[other]), sites, position, eraser)
+    places = []
+    for number, where_now in enumerate(map(str, sites)):
+        leaks = []
+        for count, kind in enumerate(KINDS):
+            told(f"probes at {where_now}", count, len(KINDS))
+            leaks.append(judging.leak(kind, before[where_now][other], after[where_now]))
+        places.append(Place(where_now, number, tuple(leaks)))
+    held = here[other]
+    plain = fit_eraser(here[ours], rows.labels[ours], shrinkages=())
+    told("damage", 0, 1)
+    made = Erasure(
+        name=examples.name,
+        classes=examples.classes,
+        site=str(where),
+        position=position,
+        eraser=eraser,
+        places=tuple(places),
+        less=judging.less_than(plain(held), eraser(held)),
+        moved=_moved(held, eraser, rows.groups[other]),
+        damage=damage(subject, where, edit_of(eraser), prompts=prompts, texts=texts, seed=seed),
+        needed=rows_needed(eraser, Metric.of(here[ours], rows.labels[ours]), held, rows.labels[other], judging.folds),
+        bound=closed_form(eraser) if len(examples.classes) == 2 else None,
+        fitted=(len(ours), _count(rows, ours)),
+        certified=(len(other), _count(rows, other)),
+        permutations=permutations,
+        seed=seed,
+        digest=examples.digest,
+    )
+    told("damage", 1, 1)
+    return made
 
 
-def _folds(states: Tensor, codes: Ints, groups: Ints) -> tuple[ClassMoments, list[ClassMoments], Ints]:
-    """Moments of all rows and of each fold of groups, and the rows' folds."""
-    classes = int(codes.max()) + 1
-    folds = _split(codes, groups, classes)
-    whole = ClassMoments(classes, states.shape[1])
-    parts = []
-    for fold in range(int(folds.max()) + 1):
-        rows = folds == fold
-        parts.append(_moments(states[torch.as_tensor(rows)], codes[rows], classes))
-        whole.merge(parts[-1])
-    return whole, parts, folds
+def _check(states: Activations, subject: Subject, examples: Examples, position: str) -> None:
+    if (states.fingerprint, states.examples.digest, states.positions) != (subject.fingerprint, examples.digest, position):
+        raise InputError(
+            "states: are of another network, other examples or another position; leave them out to have them captured"
+        )
+    if states.edited:
+        raise InputError("states: were captured under edits, so they are not the network's own; capture them without")
 
 
-def _split(codes: Ints, groups: Ints, classes: int) -> Ints:
-    """As many folds as there can be, up to `FOLDS`, that hold every class and leave two rows of every class out."""
-    fewest = min(len(np.unique(groups[codes == code])) for code in range(classes))
-    for count in range(min(fewest, FOLDS), 1, -1):
-        try:
-            folds = group_folds(codes, groups, count, numpy_generator(0, "folds of an eraser"))
-        except InputError:  # a fold would lack a class
-            continue
-        if all((np.bincount(codes[folds != fold], minlength=classes) >= 2).all() for fold in range(count)):
-            return folds
-    raise InputError(
-        f"groups: got {len(np.unique(groups))} that cannot be parted so that all classes are on both sides, "
-        "wanted at least 2 groups that hold each class; add groups, or give shrinkage="
+def _later(subject: Subject, site: Site) -> list[Site]:
+    """Block outputs one and two after the block that the site is in; fewer at the network's end."""
+    order = subject.port(site).order
+    return [one for one in subject.sites("resid:*") if subject.port(one).order > order and one != site][:LATER]
+
+
+def _under(subject: Subject, examples: Examples, sites: Sequence[Site], position: str, eraser: Eraser) -> dict[str, Tensor]:
+    """States with the erasure at all positions, rows as they stand."""
+    with attach(subject, edits={sites[0]: [(edit_of(eraser), Scope())]}):
+        acts = capture(subject, examples, list(sites), position)  # type: ignore[arg-type]
+    return {str(site): acts.at(site).float() for site in sites}
+
+
+def _count(rows: Ordered, chosen: NDArray[np.int64]) -> int:
+    return len(np.unique(rows.groups[chosen]))
+
+
+def _moved(states: Tensor, eraser: Eraser, groups: NDArray[np.int64]) -> Reading:
+    """Mean squared length of what the eraser takes out of unseen rows, over their variance."""
+    wide = states.double()
+    spread = float((wide - wide.mean(0)).square().sum(1).mean())
+    taken = (eraser(wide) - wide).square().sum(1).numpy() / spread
+    return mean_reading(taken, groups, "of the variance", "what is taken out of rows that the eraser has not seen")
+
+
+def damage(subject: Subject, site: Site, edit: Edit, *, prompts: int = 48, texts: int = 24, seed: int = 0) -> Damage:
+    """Costs of an edit at all positions on the project's neutral prompts and passages."""
+    if subject.tokenizer is None or not (subject.anatomy.tokens and subject.anatomy.causal and subject.anatomy.head):
+        return Damage.not_measured(f"{subject.name} is no language model that takes text")
+    bench = Bench.of(subject, prompts, seed)
+    how = f"mean KL after {len(bench.prompts)} neutral prompts, erased at all positions; interval by topic"
+    kl = mean_reading(bench.costs(site, edit, "all"), bench.topics, KL, how)
+    some = passages()
+    some = some.subset(np.arange(min(texts, len(some))))
+    plain, erased = _losses(subject, some, None), _losses(subject, some, {site: [(edit, Scope())]})
+    how = f"mean next-token cross-entropy of {len(some)} neutral passages; interval by kind of writing"
+    added, reach = float((erased - plain).mean()), half_width(erased - plain, some.groups)
+    return Damage(
+        kl,
+        mean_reading(plain, some.groups, LOSS, how),
+        Reading(added, added - reach, added + reach, 0.95, len(some), LOSS, None, f"{how}, erased less plain, paired"),
     )
 
 
-def _moments(states: Tensor, codes: Ints, classes: int) -> ClassMoments:
-    moments = ClassMoments(classes, states.shape[1])
-    moments.update(states, torch.as_tensor(codes))
-    return moments
-
-
-def _inverse(values: Tensor) -> Tensor:
-    """1/values, and 0 of 0."""
-    return torch.where(values > 0, 1 / values.clamp_min(1e-300), 0.0)
-
-
-def _whole(codes: Codes, rows: int, name: str) -> Ints:
-    given = codes.cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
-    if given.shape != (rows,) or given.dtype.kind not in "iub":
-        raise InputError(f"{name}: got shape {given.shape} of {given.dtype}, wanted {rows} whole numbers, one a row of states")
-    return given.astype(np.int64)
-
-
-def _check_shrinkage(shrinkage: float) -> None:
-    if not 0 <= shrinkage <= 1:
-        raise InputError(f"shrinkage: got {shrinkage}, wanted 0 (LEACE) to 1; leave it out to have it chosen")
+def _losses(subject: Subject, some: Examples, edits: Mapping[Site, Sequence[tuple[Edit, Scope]]] | None) -> Floats:
+    """Mean cross-entropy of each passage's tokens after the first, in nats."""
+    tokens, found = tokenise(subject, some), []
+    for start in range(0, len(some), AT_ONCE):
+        part = tokens.subset(list(range(start, min(start + AT_ONCE, len(some)))))
+        said = reply_logprobs(subject, part, [1] * len(part.ids), edits)
+        for ids, logprobs in zip(part.ids, said, strict=True):
+            found.append(-sum(float(logprobs[place, token]) for place, token in enumerate(ids[1:])) / (len(ids) - 1))
+    if not all(map(math.isfinite, found)):
+        raise InputError("the erasure made the network's output NaN or infinite; erase at another site")
+    return np.array(found)
