@@ -1,0 +1,446 @@
+"""What pushes do to the replies of SmolLM2, re-read by readers without a part in the push, beside random pushes of the same nats.
+
+Each pack's groups are split once. Pushes are differences of class means of the first half; readers are fitted on the second
+(those that choose, on the first). Block, position and dose are chosen on some neutral prompts and some kinds of passages, by
+readers of the first half, for the greatest lower end of the move among doses within the budget of perplexity; figures are of
+other prompts and other kinds. Doses are found on prompts of their own. `--part preflight` asks beforehand, for all six packs,
+whether a push along the strand of the first half will steer, and then measures whether it did.
+
+On a GPU it takes minutes, on two CPU cores hours: `--quick` is a tiny size. Results are written after every concept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import strandscope as ss
+from common import Line, Results, Size, Table, as_json, as_markdown, command_line, machine, settings
+from strandscope.capture.examples import Examples, neutral_prompts, passages
+from strandscope.control.bench import Bench, spread
+from strandscope.control.cost import NeutralText, cost_of
+from strandscope.control.dose import dose_of, find_dose
+from strandscope.control.effect import INSTRUCTIONS, Controls, Read, measure
+from strandscope.control.preflight import Case, agreement, outcome_of, preflight, record
+from strandscope.control.price import price
+from strandscope.control.push import Push
+from strandscope.control.readers import Reader, halves, state_reader, token_reader, word_reader
+from strandscope.control.replies import ReplyBench
+from strandscope.control.together import Sized
+from strandscope.control.use import use
+from strandscope.control.window import BUDGET, Point, half, window
+from strandscope.errors import StrandscopeError
+from strandscope.provenance import numpy_generator
+from strandscope.reading import Reading
+from strandscope.subject.attach import Scope
+from strandscope.subject.site import Site
+
+CONCEPTS = ("spanish", "sentiment", "formality")
+PACKS = (*CONCEPTS, "certainty", "harm", "truth")
+DOSES = (0.1, 0.3, 0.6, 1.0)
+ASKED = 0.3  # nats of the pushes that the pre-flight verdict is asked about
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What every concept shares: the network, prompts by their part, passages, and the controls."""
+
+    subject: ss.Subject
+    choosing: Controls
+    reporting: Controls
+    text: NeutralText
+    chosen_by: np.ndarray[Any, np.dtype[np.bool_]]  # the passages that choose
+    replies: ReplyBench
+    doses: tuple[float, ...]
+    start: float
+
+    def say(self, what: str) -> None:
+        print(f"[{time.perf_counter() - self.start:6.1f} s] {what}", file=sys.stderr, flush=True)
+
+    @classmethod
+    def of(cls, subject: ss.Subject, size: Size) -> Trial:
+        prompts, start = neutral_prompts(), time.perf_counter()
+        parts = []
+        for number, count in enumerate((size.of(32, 6), size.of(30, 6), size.of(90, 8))):
+            rows = spread(prompts.groups, count, numpy_generator(0, "parts of an effect", str(number)))
+            parts.append(prompts.subset(rows))
+            prompts = prompts.subset(np.setdiff1d(np.arange(len(prompts)), rows))
+        bench = Bench.on(subject, parts[0])
+        new = size.of(48, 8)
+        choosing = Controls(subject, bench, parts[1], new_tokens=new, texts=0, tokens=0)
+        reporting = Controls(subject, bench, parts[2], new_tokens=new, texts=size.of(20, 2), tokens=size.of(100, 3))
+        text = passages() if size.full else passages().subset(np.arange(8))
+        neutral = NeutralText.of(subject, text, size.of(128, 12))
+        replies = ReplyBench.replying(subject, size.of(32, 4), new_tokens=size.of(32, 4))
+        doses = DOSES if size.full else DOSES[1:3]
+        return cls(subject, choosing, reporting, neutral, half(text.groups, 0), replies, doses, start)
+
+
+def pushes(subject: ss.Subject, rows: Examples, full: bool) -> Iterator[tuple[str, Push]]:
+    """Differences of class means on these rows: at one block or the middle half of them, at the last position or over all."""
+    count = subject.blocks
+    sets = {f"block {k}": [k] for k in (count // 4, count // 2 - 1, 2 * count // 3)}
+    sets["the middle half"] = list(range(round(0.27 * count), round(0.73 * count)))
+    for position in ("last", "mean") if full else ("mean",):
+        states = ss.capture(subject, rows, "resid:*", position)
+        labels = torch.as_tensor(rows.labels)
+        for name, blocks in sets.items() if full else list(sets.items())[1:2]:
+            found = {Site("resid", k): states.at(f"resid:{k}").float() for k in blocks}
+            yield (
+                f"{name}, {position} position",
+                Push({site: h[labels == 1].mean(0) - h[labels == 0].mean(0) for site, h in found.items()}, Scope()),
+            )
+
+
+def choose(trial: Trial, rows: Examples, reader: Reader, full: bool) -> tuple[str, Push, list[dict[str, Any]]]:
+    """The push and its dose with the greatest lower end of the move on the prompts that choose, within the budget on the passages
+    that choose; without the budget where none is within it."""
+    controls, tried = trial.choosing, []
+    base = reader.score(controls.plain)
+    for name, push in pushes(trial.subject, rows, full):
+        found = [(nats, sized) for nats in trial.doses if (sized := dosed(trial, push, nats)) is not None]
+        for (nats, sized), texts in zip(found, controls.texts_of([sized for _, sized in found]), strict=True):
+            moves = reader.score(texts) - base
+            kept = moves[np.isfinite(moves)]
+            low = float(kept.mean() - 2 * kept.std(ddof=1) / len(kept) ** 0.5) if len(kept) > len(moves) / 2 else -np.inf
+            rise = float(np.exp(trial.text.under(push.edits(sized.size))[0][trial.chosen_by].mean()))
+            tried.append({"push": name, "nats": nats, "sized": sized, "low": low, "move": float(kept.mean()), "perplexity": rise})
+    within = [one for one in tried if one["perplexity"] <= BUDGET] or tried
+    best = max(within, key=lambda one: one["low"])
+    return best["push"], best["sized"].push, [best, *tried]
+
+
+def dosed(trial: Trial, push: Push, nats: float) -> Sized | None:
+    try:
+        dose = dose_of(trial.reporting.bench, push, nats)
+    except StrandscopeError as error:
+        trial.say(f"no dose of {nats:g} nats at {push.site}: {error}")
+        return None
+    assert dose.scale.value is not None and dose.cost.value is not None
+    return Sized(push, dose.scale.value, dose.cost.value)
+
+
+def concept(trial: Trial, name: str, full: bool) -> dict[str, Any]:
+    """Everything about one concept, as plain data."""
+    trial.say(f"{name}: readers")
+    first, second = halves(ss.concept(name))
+    chooser = state_reader(trial.subject, first)
+    readers = [state_reader(trial.subject, second), word_reader(second)]
+    tokens = token_reader(trial.subject, second)
+    trial.say(f"{name}: choosing by {chooser.auroc}")
+    what, push, tried = choose(trial, first, chooser, full)
+    best = tried[0]
+    controls, sized, nats = trial.reporting, best["sized"], best["nats"]
+    trial.say(f"{name}: {what} at {nats:g} nats")
+    found = measure(controls, sized, nats, readers, tokens, INSTRUCTIONS.get(name, ""))
+    trial.say(f"{name}: {found.read('states').beyond}")
+    pair = (controls.plain, controls.texts_of([sized])[0], controls.prompts.groups)
+    cost = cost_of(reported(trial), trial.replies, push.edits(sized.size), pair)
+    trial.say(f"{name}: perplexity {cost.perplexity}")
+    back = dosed(trial, push.opposite(), nats)
+    away = None if back is None else measure(controls, back, nats, readers[:1], None, kinds=("matched",))
+    points = []
+    for dose in trial.doses:
+        sized_at = sized if dose == nats else dosed(trial, push, dose)
+        if sized_at is not None:
+            points.append(point(trial, readers[0], sized_at, dose))
+    frame = window([one for one in points if one], controls.prompts.groups, trial.text.passages.groups)
+    trial.say(f"{name}: {frame.verdict}")
+    return {
+        "concept": name,
+        "push": what,
+        "sites": push.site,
+        "nats": nats,
+        "scale": sized.size,
+        "tried": [{key: value for key, value in one.items() if key != "sized"} for one in tried[1:]],
+        "effect": plain_data(found),
+        "away": None if away is None else plain_data(away),
+        "cost": plain_data(cost),
+        "window": plain_data(frame),
+    }
+
+
+def reported(trial: Trial) -> NeutralText:
+    """The passages that chose nothing."""
+    rows = np.flatnonzero(~trial.chosen_by)
+    text = trial.text
+    return NeutralText(text.subject, text.passages.subset(rows), text.rows.subset(rows.tolist()), text.said[rows], text.hit[rows])
+
+
+def point(trial: Trial, reader: Reader, sized: Sized, nats: float) -> Point:
+    controls = trial.reporting
+    base = reader.score(controls.plain)
+    moves = reader.score(controls.texts_of([sized])[0]) - base
+    others = np.stack([reader.score(one) - base for one in controls.random_texts(sized.push, nats, "matched")])
+    rises, _ = trial.text.under(sized.push.edits(sized.size))
+    return Point(nats, np.nan_to_num(moves), np.nan_to_num(others), rises)  # an empty text moved nothing that can be read
+
+
+def ahead(trial: Trial, name: str, full: bool) -> dict[str, Any]:
+    """The verdict before a push along the strand of the first half, and what came of it."""
+    subject, controls = trial.subject, trial.reporting
+    first, second = halves(ss.concept(name))
+    strand = ss.find(ss.capture(subject, first), permutations=0).best
+    direction, site = strand.pattern[:, 0], strand.site
+    states = ss.capture(subject, first, site)
+    paired = first.pairs if len(set(first.pairs.tolist())) < 0.75 * len(first) else first.groups
+    agreed = agreement(states.at(site), first.labels, paired)
+    try:
+        used: Any = use(subject, strand, first, contexts=48 if full else 4, draws=32 if full else 4, controls=60 if full else 20)
+    except StrandscopeError as error:
+        used = str(error)
+    try:
+        known = price(controls.bench, site, direction, "all") if full else None
+        dose: Any = find_dose(controls.bench, site, direction, ASKED, price=known)
+    except StrandscopeError as error:
+        dose = str(error)
+    said = preflight(strand.name, site, ASKED, used, agreed, dose)
+    trial.say(f"{name}: {said.verdict} ({said.why})")
+    reader = state_reader(subject, second)
+    beyond = (
+        Reading.not_measured("no dose", unit="", method="")
+        if isinstance(dose, str)
+        else _came(controls, reader, site, direction, dose)
+    )
+    trial.say(f"{name}: {beyond}, {outcome_of(beyond)}")
+    return {"concept": name, "preflight": plain_data(said), "beyond": plain_data(beyond), "outcome": outcome_of(beyond)}
+
+
+def _came(controls: Controls, reader: Reader, site: str, direction: torch.Tensor, dose: Any) -> Reading:
+    sized = Sized(Push({Site.parse(site): direction}, Scope()), dose.scale.value, dose.cost.value)
+    return measure(controls, sized, ASKED, [reader], None, kinds=("matched",)).reads[0].beyond
+
+
+def plain_data(what: Any) -> Any:
+    """Dataclasses of readings as JSON can hold them."""
+    return json.loads(json.dumps(asdict(what), default=_plain, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in the results")
+
+
+# --- the page ---
+
+
+def lines(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> list[Line]:
+    made = []
+    for one in found:
+        for read in one["effect"]["reads"]:
+            for kind, shift in read["against"].items():
+                what = f"{one['concept']}, {read['reader']}: effect beyond {kind} directions"
+                bound = 0.0 if (read["reader"], kind) == ("states", "matched") else None
+                made.append(
+                    _line(
+                        what, shift["beyond"], f"{one['push']}, {one['nats']:g} nats; p {shift['move']['null']['p']:.2g}", bound
+                    )
+                )
+        made += [
+            _line(f"{one['concept']}: perplexity of neutral passages", one["cost"]["perplexity"], ""),
+            _line(f"{one['concept']}: repetition", one["cost"]["repetition"], ""),
+            _line(f"{one['concept']}: accuracy of next tokens", one["cost"]["accuracy"], ""),
+            _line(f"{one['concept']}: KL over a reply", one["cost"]["reply"], ""),
+        ]
+    cases = [Case(one["concept"], one["preflight"]["verdict"], one["outcome"]) for one in verdicts]
+    return [line for line in made if line is not None] + ([] if not cases else [_right(cases)])
+
+
+def _right(cases: Sequence[Case]) -> Line:
+    right = record(cases).right
+    return _line("pre-flight verdicts that came true", plain_data(right), right.reason) or Line(
+        "pre-flight verdicts that came true", 0.0, n=0, note=right.reason
+    )
+
+
+def _line(what: str, reading: dict[str, Any], note: str, above: float | None = None) -> Line | None:
+    if reading["value"] is None:
+        return None
+    value, low, high = (float(reading[key]) for key in ("value", "low", "high"))
+    told = note if above is None else f"{note}; lower end {'above' if low > above else 'not above'} {above:g}"
+    return Line(what, value, low, high, reading["n"], reading["unit"], range_of="95 %", note=told.strip("; "))
+
+
+def tables(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
+    made = []
+    reads = [(one, read) for one in found for read in [*one["effect"]["reads"], one["effect"]["next_token"]]]
+    made.append(
+        Table(
+            "Effects, in distances between the classes",
+            (
+                "concept",
+                "reader",
+                "AUROC",
+                "effect",
+                "random: mean",
+                "isotropic: mean",
+                "wrong way",
+                "10, 50, 90 %",
+                "instruction",
+            ),
+            tuple(_row(one, read) for one, read in reads),
+        )
+    )
+    made.append(
+        Table(
+            "Against the strand",
+            ("concept", "effect", "beyond matched"),
+            tuple((one["concept"], *_away(one["away"])) for one in found if one["away"]),
+        )
+    )
+    made.append(
+        Table(
+            "Windows of use (on prompts and passages that chose nothing)",
+            ("concept", "verdict", "least", "greatest", "nats", "beyond matched", "perplexity"),
+            tuple(
+                (
+                    one["concept"],
+                    frame["verdict"],
+                    frame["least"],
+                    frame["greatest"],
+                    step["nats"],
+                    _told(step["beyond"]),
+                    _told(step["perplexity"]),
+                )
+                for one in found
+                for frame in [one["window"]]
+                for step in frame["curve"]
+            ),
+        )
+    )
+    made.append(
+        Table(
+            "What was tried on the prompts that choose",
+            ("concept", "push", "nats", "move", "its lower end", "perplexity"),
+            tuple(
+                (one["concept"], *(t[key] for key in ("push", "nats", "move", "low", "perplexity")))
+                for one in found
+                for t in one["tried"]
+            ),
+        )
+    )
+    made.append(
+        Table(
+            "Verdicts before the push, and what came",
+            ("concept", "site", "verdict", "why", "outcome", "beyond matched"),
+            tuple(
+                (one["concept"], said["site"], said["verdict"], said["why"], one["outcome"], _told(one["beyond"]))
+                for one in verdicts
+                for said in [one["preflight"]]
+            ),
+        )
+    )
+    for one in found:
+        for n, text in enumerate(one["effect"]["texts"][:3]):
+            made.append(
+                Table(
+                    f"{one['concept']}, text {n + 1}", ("", "text"), tuple((key, " ".join(v.split())) for key, v in text.items())
+                )
+            )
+    return tuple(table for table in made if table.rows)
+
+
+def _row(one: dict[str, Any], read: dict[str, Any]) -> tuple[Any, ...]:
+    against = read["against"]
+    if not against:
+        return (one["concept"], read["reader"], _told(read["auroc"]), f"not measured: {read['reason']}", "", "", "", "", "")
+    shift = against.get("matched") or next(iter(against.values()))
+    nulls = [f"{against[kind]['move']['null']['value']:.3f}" if kind in against else "" for kind in ("matched", "isotropic")]
+    quantiles = ", ".join(f"{q['value']:.2f}" for q in shift["quantiles"])
+    asked = _told(read["instruction"])
+    return (
+        one["concept"],
+        read["reader"],
+        _told(read["auroc"]),
+        _told(shift["move"]),
+        *nulls,
+        _told(shift["wrong"]),
+        quantiles,
+        asked,
+    )
+
+
+def _away(effect: dict[str, Any]) -> tuple[str, str]:
+    read: Read | dict[str, Any] = effect["reads"][0]
+    assert isinstance(read, dict)
+    if not read["against"]:
+        return read["reason"], ""
+    return _told(read["against"]["matched"]["move"]), _told(read["against"]["matched"]["beyond"])
+
+
+def _told(reading: dict[str, Any]) -> str:
+    return "not measured" if reading["value"] is None else f"{reading['value']:.3f} [{reading['low']:.3f}, {reading['high']:.3f}]"
+
+
+# --- the program ---
+
+
+def parsed() -> argparse.Namespace:
+    parser = command_line(__doc__ or "")
+    parser.add_argument("--model", default="smollm2", help="the network: smollm2, a folder or a .gguf file")
+    parser.add_argument("--device", default="auto", help="where it runs (default: the GPU if there is one)")
+    parser.add_argument("--part", choices=("effects", "preflight", "both"), default="both")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no new concept is begun after so many")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = parsed()
+    size, out = settings(given)
+    started, start = machine(), time.perf_counter()
+    subject = ss.load(given.model, device=given.device)
+    trial = Trial.of(subject, size)
+    trial.say(str(subject))
+    found: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
+    failed: list[tuple[str, str]] = []
+    packs = PACKS if size.full else PACKS[:1]
+    jobs = [(concept, found, name) for name in packs if name in CONCEPTS] if given.part != "preflight" else []
+    jobs += [(ahead, verdicts, name) for name in packs] if given.part != "effects" else []
+    for work, into, name in jobs:
+        if time.perf_counter() - start > 60 * given.minutes:
+            failed.append((f"{work.__name__} {name}", "no time was left"))
+            continue
+        try:
+            into.append(work(trial, name, size.full))
+        except (StrandscopeError, RuntimeError, ValueError, FloatingPointError) as error:  # named, and the next one runs
+            failed.append((f"{work.__name__} {name}", f"{type(error).__name__}: {str(error)[:300]}"))
+            trial.say(f"{name} failed: {failed[-1][1]}")
+            if not size.full:
+                raise
+        write(out, size, started, time.perf_counter() - start, found, verdicts, failed, subject)
+    print((out / "effect.md").read_text(encoding="utf-8"))
+    return 1 if failed else 0
+
+
+def write(
+    out: Path,
+    size: Size,
+    started: dict[str, Any],
+    took: float,
+    found: Sequence[dict[str, Any]],
+    verdicts: Sequence[dict[str, Any]],
+    failed: Sequence[tuple[str, str]],
+    subject: ss.Subject,
+) -> None:
+    trouble = (Table("What failed", ("part", "why"), tuple(failed)),) if failed else ()
+    about = {"network": str(subject), "device": str(subject.device)}
+    results = Results(__doc__ or "", tuple(lines(found, verdicts)), (*tables(found, verdicts), *trouble), about)
+    report = as_json("effect", results, started, size, took)
+    (out / "effect.md").write_text(as_markdown(report), encoding="utf-8")
+    whole = report | {"effects": list(found), "verdicts": list(verdicts)}
+    (out / "effect.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
