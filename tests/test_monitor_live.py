@@ -45,12 +45,6 @@ def made(subject: Subject, how: str) -> Monitor:
     return Monitor.calibrate(watched.three(subject), quiet, subject=subject, false_alarm=0.05, aggregation=how)
 
 
-def at(monitor: Monitor, *thresholds: float) -> Monitor:
-    """The same monitor with thresholds of our own."""
-    levels = np.array(thresholds) - monitor.threshold.value
-    return replace(monitor, centres=levels, spreads=np.ones(len(levels)))
-
-
 def batch(subject: Subject, prompts: tuple[str, ...], side: str) -> dict[str, Tensor]:
     assert subject.tokenizer is not None
     made = subject.tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side=side, return_token_type_ids=False)
@@ -150,7 +144,7 @@ def reply_threshold(subject: Subject, monitor: Monitor, row: int = 0) -> tuple[f
 def test_the_alarm_is_at_the_token_that_raises_it(subject: Subject, monitor: Monitor) -> None:
     threshold, token = reply_threshold(subject, monitor)
     heard: list[Any] = []
-    with at(monitor, threshold, 1e9).watching(subject, on_alarm=heard.append) as live:
+    with watched.at(monitor, threshold, 1e9).watching(subject, on_alarm=heard.append) as live:
         rows = generated(subject)
     for one, ids in zip(live.sequences, rows, strict=True):
         scores = expected(subject, ids[:-1])[:, 0]
@@ -167,7 +161,7 @@ def test_stop_ends_the_row_that_fired_and_no_other(subject: Subject, monitor: Mo
     threshold, token = reply_threshold(subject, monitor)
     plain = generated(subject)
     assert subject.tokenizer is not None
-    with at(monitor, threshold, 1e9).watching(subject, action="stop") as live:
+    with watched.at(monitor, threshold, 1e9).watching(subject, action="stop") as live:
         rows = generated(subject, pad_token_id=subject.tokenizer.pad_token_id, **live.options)
     fired = {one.row: one.alarms[0].token for one in live.sequences if one.alarms}
     assert fired[0] == token and len(fired) < 3
@@ -183,15 +177,15 @@ def test_stop_ends_the_row_that_fired_and_no_other(subject: Subject, monitor: Mo
 def test_stop_that_nobody_asks_for_is_an_error(subject: Subject, monitor: Monitor) -> None:
     with (
         pytest.raises(InputError, match=r"call generate\(…, \*\*live.options\)"),
-        at(monitor, -1e9, 1e9).watching(subject, action="stop"),
+        watched.at(monitor, -1e9, 1e9).watching(subject, action="stop"),
     ):
         generated(subject)
-    with at(monitor, 1e9, 1e9).watching(subject, action="stop"):
+    with watched.at(monitor, 1e9, 1e9).watching(subject, action="stop"):
         generated(subject)
 
 
 def test_subject_generate_stops_too(subject: Subject, monitor: Monitor) -> None:
-    with at(monitor, -1e9, 1e9).watching(subject, action="stop") as live:
+    with watched.at(monitor, -1e9, 1e9).watching(subject, action="stop") as live:
         subject.generate("hello", 8, chat=False, **live.options)
     (one,) = live.sequences
     assert [fired.token for fired in one.alarms] == [monitor.reader.skip] and len(one.tokens) == len(
@@ -203,7 +197,7 @@ def test_an_edit_behind_the_gate_writes_from_the_alarm_on(subject: Subject, moni
     """At a later block in the pass of the alarm, in the rows that fired alone."""
     threshold, token = reply_threshold(subject, monitor)
     written: list[np.ndarray] = []
-    with at(monitor, threshold, 1e9).watching(subject, action="edit") as live:
+    with watched.at(monitor, threshold, 1e9).watching(subject, action="edit") as live:
         scope = Scope(positions="all", gate=live)
 
         def edit(state: Tensor) -> Tensor:
@@ -225,7 +219,7 @@ def test_an_edit_behind_the_gate_writes_from_the_alarm_on(subject: Subject, moni
 
 
 def test_a_log_opens_no_gate(subject: Subject, monitor: Monitor) -> None:
-    with at(monitor, -1e9, -1e9).watching(subject) as live, torch.no_grad():
+    with watched.at(monitor, -1e9, -1e9).watching(subject) as live, torch.no_grad():
         subject.module(**batch(subject, PROMPTS, "left"))
         assert live.fired.all() and not live.open(torch.zeros(3, 1, 32), None).any()  # type: ignore[arg-type]
 
@@ -241,7 +235,7 @@ def test_what_is_sure_of_nothing_before_the_end_is_judged_at_the_prompt_s_end_or
     ids = generated(subject)
     ends = [watched.together(expected(subject, row[:-8])[monitor.reader.skip :, 0], how) for row in ids]
     between = (sorted(ends)[1] + sorted(ends)[2]) / 2
-    with at(monitor, between, 1e9).watching(subject, action="stop", judge="prompt") as live:
+    with watched.at(monitor, between, 1e9).watching(subject, action="stop", judge="prompt") as live:
         rows = generated(subject, **live.options)
     highest = int(np.argmax(ends))
     assert [len(one.alarms) for one in live.sequences] == [int(row == highest) for row in range(3)]

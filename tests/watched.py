@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from pushing import opened, vector
 from strandscope.capture.examples import Examples
 from strandscope.capture.tokens import tokenise
+from strandscope.monitor.monitor import Monitor
 from strandscope.reading import Reading
 from strandscope.strand.strand import Strand
 from strandscope.subject.subject import Subject
@@ -118,6 +120,12 @@ def labelled(rows: int, seed: int, high: str = "yes", groups: int = 20) -> Examp
     return Examples.from_rows(
         [{"text": row.input, "label": ["no", high][i % 2], "group": f"g{i % groups}"} for i, row in enumerate(plain.rows)], "held"
     )
+
+
+def at(monitor: Monitor, *thresholds: float) -> Monitor:
+    """The same monitor with thresholds of our own."""
+    levels = np.array(thresholds) - monitor.threshold.value
+    return replace(monitor, centres=levels, spreads=np.ones(len(levels)))
 
 
 def open_tiny(folder: Path) -> Subject:
