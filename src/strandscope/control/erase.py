@@ -51,6 +51,7 @@ Progress = Callable[[str, int, int], None]
 KL, LOSS = "nats per next token", "nats per token"
 LATER = 2  # blocks after the site
 AT_ONCE = 4  # passages, whose logits at all positions are held
+CHARACTERS = 400  # of each passage, from its start
 
 
 def edit_of(eraser: Eraser) -> Erase:
@@ -230,7 +231,9 @@ def _check(states: Activations, subject: Subject, examples: Examples, position: 
 
 
 def _later(subject: Subject, site: Site) -> list[Site]:
-    """Block outputs one and two after the block that the site is in; fewer at the network's end."""
+    """The next two block outputs; fewer at the network's end, none where no blocks were found."""
+    if not subject.blocks:
+        return []
     order = subject.port(site).order
     return [one for one in subject.sites("resid:*") if subject.port(one).order > order and one != site][:LATER]
 
@@ -263,8 +266,9 @@ def damage(subject: Subject, site: Site, edit: Edit, *, prompts: int = 48, texts
     kl = mean_reading(bench.costs(site, edit, "all"), bench.topics, KL, how)
     some = passages()
     some = some.subset(np.arange(min(texts, len(some))))
+    some = replace(some, rows=tuple(replace(row, input=str(row.input)[:CHARACTERS]) for row in some.rows))
     plain, erased = _losses(subject, some, None), _losses(subject, some, {site: [(edit, Scope())]})
-    how = f"mean next-token cross-entropy of {len(some)} neutral passages; interval by kind of writing"
+    how = f"mean next-token cross-entropy of {len(some)} neutral passages' first {CHARACTERS} characters; interval by kind"
     added, reach = float((erased - plain).mean()), half_width(erased - plain, some.groups)
     return Damage(
         kl,

@@ -92,12 +92,13 @@ class Judging:
         """Raises InputError where the groups cannot be parted into at least two folds that hold every class."""
         classes = int(labels.max()) + 1
         holding = min(len(np.unique(groups[labels == code])) for code in range(classes))
-        columns = np.concatenate([labels[None], permuted_labels(labels, groups, permutations, generator, pairs)])
         for count in range(min(FOLDS, holding), 1, -1):
             try:
-                return cls(columns, groups, group_folds(labels, groups, count, generator), classes, lines)
+                folds = group_folds(labels, groups, count, generator)
             except InputError:  # a fold would lack a class
                 continue
+            shuffled = permuted_labels(labels, groups, permutations, generator, pairs)
+            return cls(np.concatenate([labels[None], shuffled]), groups, folds, classes, lines)
         raise InputError(f"groups: got {holding} that hold one of the classes, wanted at least 2 to certify with; add groups")
 
     def leak(self, kind: str, before: Tensor, after: Tensor) -> Leak:
