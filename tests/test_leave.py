@@ -293,3 +293,11 @@ def test_a_folder_that_holds_something_is_refused(llama: ss.Subject, tmp_path: P
     with pytest.raises(InputError, match="is there already, wanted a new or an empty folder"):
         bake(llama, ablation(llama, vectors(1)), tmp_path)
     assert (tmp_path / "model.safetensors").read_text() == "somebody's"
+
+
+def test_a_quantised_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subject = families.subject("Llama")
+    short = {name: weight.to(torch.int8) for name, weight in subject.module.state_dict().items()}
+    monkeypatch.setattr(subject.module, "state_dict", lambda: short)
+    with pytest.raises(InputError, match=r"model\.embed_tokens\.weight is quantised"):
+        bake(subject, ablation(subject, vectors(1)), tmp_path / "baked")

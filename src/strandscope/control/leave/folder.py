@@ -88,6 +88,11 @@ def _tensors(subject: Subject, module: Any, made: Sequence[Change]) -> tuple[Any
     """The configuration, every tensor of the new state dict, the switch that was turned on and whether embeddings were untied."""
     config, tensors = copy.deepcopy(module.config), dict(module.state_dict())
     changed = {name for change in made for name in change.weights()}
+    short = next((name for name in sorted(changed & tensors.keys()) if not tensors[name].is_floating_point()), None)
+    if short is not None:
+        raise InputError(
+            f"{subject.name}: {short} is quantised, and what it would round to is another edit; open the network unquantised"
+        )
     untied = _untie(subject, config, tensors, changed)
     lacking = [change for change in made if change.map.moves and not (change.writer.has_bias or change.writer.table)]
     switch = _switch(module, config, tensors, lacking) if lacking else None
