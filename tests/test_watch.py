@@ -23,7 +23,9 @@ from strandscope.cli.main import cli, main
 from strandscope.cli.monitor import monitor as monitor_command
 from strandscope.cli.watch import _lines
 from strandscope.cli.watch import watch as watch_command
+from strandscope.errors import InputError
 from strandscope.monitor.monitor import Monitor
+from strandscope.monitor.states import StateRows
 from strandscope.monitor.stream import Broken, Verdict, Watcher
 from strandscope.subject.subject import Subject
 
@@ -298,3 +300,32 @@ def test_monitor_makes_what_watch_reads(folder: Path, tmp_path: Path, monkeypatc
     assert "got 75 groups of sequences, wanted at least 299" in capsys.readouterr()[1]
     assert main(["monitor", str(folder), "--out", file]) == 2
     assert main([*words[:-3], "m.json"]) == 2
+
+
+def test_a_file_of_states_calibrates_as_its_texts_do(
+    subject: Subject, monitor: Monitor, folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Output
+) -> None:
+    quiet = watched.texts(80, seed=1)
+    rows = [states_row(subject, ids) for ids in watched.ids_of(subject, quiet)]
+    file = tiny_chat.write_jsonl(tmp_path / "states.jsonl", rows)
+    made = Monitor.calibrate(watched.three(subject), StateRows(file), false_alarm=0.05, aggregation="max")
+    assert made.thresholds == pytest.approx(monitor.thresholds, abs=1e-5) and made.template["format"] == "states"
+    (said,) = Watcher(made, subject, None).read(lines({"text": "xabcz"}))
+    assert isinstance(said, Broken) and "was calibrated on states" in said.sentence
+
+    grouped = tiny_chat.write_jsonl(tmp_path / "grouped.jsonl", [{**row, "group": i % 40} for i, row in enumerate(rows)])
+    with pytest.raises(InputError, match="got 35 groups of sequences beside 5 "):
+        Monitor.calibrate(watched.three(subject), StateRows(grouped), false_alarm=0.05, aggregation="max")
+    broken = tiny_chat.write_jsonl(tmp_path / "broken.jsonl", [*rows[:2], {"states": {"resid:1": rows[2]["states"]["resid:1"]}}])
+    with pytest.raises(InputError, match=r'^broken.jsonl:3: "states" lacks resid:2'):
+        Monitor.calibrate(watched.three(subject), StateRows(broken), false_alarm=0.05, aggregation="max")
+
+    watched.strand(subject).save(tmp_path / "strand.safetensors")
+    out = str(tmp_path / "m.safetensors")
+    words = ["--strand", str(tmp_path / "strand.safetensors"), "--benign", str(file), "--out", out, "--false-alarm", "0.05"]
+    assert main(["monitor", "no-such-model", *words]) == 0, "states need no network"
+    capsys.readouterr()
+    given = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    code, said_, _ = watch(monkeypatch, capsys, given, "--monitor", out, "--no-drift")
+    alarms = sum(row["alarm"] is not None for row in said_)
+    assert code == 0 and alarms == Monitor.load(out).threshold.order - 1 and all(row["drift"] is None for row in said_)

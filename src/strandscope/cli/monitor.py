@@ -64,17 +64,29 @@ def monitor(
     from ..monitor.held import as_chats, parts
     from ..monitor.rows import share_between
     from ..monitor.sequence import Aggregation
+    from ..monitor.states import StateRows, holds_states
     from ..report.asked import checked
 
     check_writable(out)
     for name, value in (("--false-alarm", false_alarm), ("--confidence", confidence), ("--held-out", held_out)):
         share_between(name, value)
     how = None if aggregation is None else Aggregation.parse(aggregation)
+    brought = StateRows(benign[0]) if len(benign) == 1 and holds_states(benign[0]) else None
+    if brought is not None and (concepts or positives is not None):
+        raise click.UsageError("--benign rows that bring their states go with --strand alone; nothing else here has states")
     asked = [one.examples for one in checked(list(concepts))]
-    given = Examples.from_files(list(benign)) if benign else None
+    given = Examples.from_files(list(benign)) if benign and brought is None else None
+    from ..monitor.monitor import Monitor
     from ..strand.strand import Strand
 
     found: list[Any] = [Strand.load(file) for file in strands]
+    if brought is not None:
+        with progress() as report:
+            made = Monitor.calibrate(
+                found, brought, false_alarm=false_alarm, confidence=confidence, aggregation=how, seed=seed, progress=report
+            )
+        _write(made, out, as_json)
+        return
     subject = options.open_subject(model, **opening)
     kinds = {"chat"} if given is not None and given.kind == "chat" else {rows.kind for rows in asked}
     kinds |= {str(strand.template.get("format")) for strand in found}
@@ -87,7 +99,6 @@ def monitor(
     split = [parts(rows, quiet, kept=held_out, seed=seed) for rows in asked]
     held |= {one.held.name: one.held for one in split}
     from ..capture.record import capture
-    from ..monitor.monitor import Monitor
     from ..strand.find import find
 
     with progress() as report:
@@ -100,8 +111,13 @@ def monitor(
             false_alarm=false_alarm, confidence=confidence, aggregation=how, positives=held,
             seed=seed, progress=report,
         )  # fmt: skip
-    made.save(out)
+    _write(made, out, as_json)
+
+
+def _write(made: Any, out: str, as_json: bool) -> None:
     from ..report.monitored import entry, lines
+
+    made.save(out)
 
     recorded = entry(made)
     if as_json:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from .live import Live, watching
 from .rows import Bools, Floats, Ints
 from .scoring import Reader, Source, rows_of, shared_tokens, template_of
 from .sequence import Aggregation
+from .states import Scored, StateRows
 from .threshold import Threshold, calibrate, least_sequences
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Monitor:
     def calibrate(
         cls,
         strands: Found | Strand | Sequence[Found | Strand],
-        benign: Source | None = None,
+        benign: Source | StateRows | None = None,
         *,
         subject: Subject | None = None,
         false_alarm: float = 0.01,
@@ -84,7 +86,8 @@ class Monitor:
         """A monitor of these strands with at most this false-alarm rate per sequence, at this confidence.
 
         Args:
-            benign: examples, which `subject` reads, or states captured at the strands' sites; None is the project's own.
+            benign: examples, which `subject` reads, states captured at the strands' sites, or a file of states that another
+                engine took in the strands' network; None is the project's own.
             aggregation: over tokens: last, mean, max, ema(0.9), window(8); None is what the strands were found with.
             positives: held-out rows with the concept, labelled ones with and without it, or a mapping from concept to such rows;
                 nothing may have been fitted on them. Without them recall is not measured.
@@ -102,10 +105,9 @@ class Monitor:
         fingerprint = _network(found, source, subject, force)
         held = of_concepts(positives, channels.concepts)
         _check_held(held, found)
-        groups = rows_of(source).groups
         generator = numpy_generator(seed, "monitor", *channels.concepts)
-        levelling = _levelling(groups, len(channels.concepts), generator)
-        _check_enough(groups[~levelling], false_alarm, confidence, len(np.unique(groups[levelling])))
+        divide = partial(_levelling, len(channels.concepts), false_alarm, confidence, generator)
+        levelling = None if isinstance(source, StateRows) else divide(rows_of(source).groups)
 
         how = _aggregation(aggregation, found)
         if skip is None:
@@ -114,7 +116,13 @@ class Monitor:
             raise InputError(f"skip: got {skip}, wanted how many tokens at the start are not scored, 0 for none")
         reader = Reader(channels, how, skip)
         template = template_of(source, subject)
-        table = reader.of(source, subject, _stage(progress, "benign sequences"))
+        stage = _stage(progress, "benign sequences")
+        if isinstance(source, StateRows):
+            read = source.scored(reader, stage)
+        else:
+            read = Scored(reader.of(source, subject, stage), rows_of(source).groups, rows_of(source).digest)
+        table, groups = read.table, read.groups
+        levelling = divide(groups) if levelling is None else levelling
         scores = table[:, : len(channels.concepts)]
         centres, spreads = _levels(scores[levelling], channels.concepts)
         largest = ((scores - centres) / spreads).max(1)
@@ -129,7 +137,7 @@ class Monitor:
             fingerprint,
             template,
             {
-                "benign": rows_of(source).digest,
+                "benign": read.digest,
                 "benign_rows": len(table),
                 "benign_groups": int(groups.max()) + 1,
                 "levelling_groups": len(np.unique(groups[levelling])),
@@ -233,9 +241,11 @@ def _chats(strands: Sequence[Strand], subject: Subject | None) -> bool:
     return subject is not None and subject.chats and any(strand.template.get("format") == "chat" for strand in strands)
 
 
-def _network(strands: Sequence[Strand], source: Source, subject: Subject | None, force: bool) -> str:
+def _network(strands: Sequence[Strand], source: Source | StateRows, subject: Subject | None, force: bool) -> str:
     if isinstance(source, Activations):
         fingerprint = source.fingerprint
+    elif isinstance(source, StateRows):
+        fingerprint = strands[0].fingerprint if subject is None else subject.fingerprint
     elif subject is None:
         raise InputError(
             "subject: got none, and benign rows that are no captured states; give subject=, or ss.capture(…) as benign"
@@ -266,9 +276,9 @@ def _check_evidence(strands: Sequence[Strand], name: str) -> None:
             )
 
 
-def _check_enough(groups: Ints, rate: float, confidence: float, levelling: int) -> None:
+def _check_enough(n: int, rate: float, confidence: float, levelling: int) -> None:
     """Before the network reads them: whether there are benign sequences enough."""
-    n, least = len(np.unique(groups)), least_sequences(rate, confidence)
+    least = least_sequences(rate, confidence)
     if n < least:
         more = f" beside {levelling} that set the concepts' levels" if levelling else ""
         raise InputError(
@@ -286,10 +296,11 @@ def _aggregation(given: Aggregation | str | None, strands: Sequence[Strand]) -> 
     raise InputError(f"aggregation: strands were found at {', '.join(sorted(positions))}; say how tokens are taken together")
 
 
-def _levelling(groups: Ints, concepts: int, generator: np.random.Generator) -> Bools:
-    """Which rows set the levels of several concepts."""
+def _levelling(concepts: int, rate: float, confidence: float, generator: np.random.Generator, groups: Ints) -> Bools:
+    """Which rows set the levels of several concepts; InputError if too few are left for the threshold."""
     names = np.unique(groups)
     drawn = generator.permutation(names)[: len(names) // _LEVEL_SHARE] if concepts > 1 else names[:0]
+    _check_enough(len(names) - len(drawn), rate, confidence, len(drawn))
     return np.isin(groups, drawn)
 
 

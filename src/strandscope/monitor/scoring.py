@@ -20,6 +20,7 @@ from ..subject.site import Site
 from .channels import Channels
 from .rows import Floats, Ints
 from .sequence import Aggregation, sequence_scores
+from .states import TEMPLATE, StateRows
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
@@ -92,8 +93,10 @@ def _runs(rows: Ints) -> tuple[Ints, Ints]:
     return rows[starts], np.diff(np.append(starts, len(rows)))
 
 
-def shared_tokens(source: Source, subject: Subject | None) -> int:
+def shared_tokens(source: Source | StateRows, subject: Subject | None) -> int:
     """The tokens that all rows begin with, at least 1 and at most one less than the shortest; 0 where rows are no tokens."""
+    if isinstance(source, StateRows):
+        return 1  # what the tokens are is not known
     if isinstance(source, Activations):
         if len(source) == len(source.examples):
             return 0
@@ -110,8 +113,10 @@ def shared_tokens(source: Source, subject: Subject | None) -> int:
     return min(max(1, same), most)
 
 
-def template_of(source: Source, subject: Subject | None) -> dict[str, str]:
+def template_of(source: Source | StateRows, subject: Subject | None) -> dict[str, str]:
     """How the rows became tokens: a monitor's threshold holds for rows made so."""
+    if isinstance(source, StateRows):
+        return dict(TEMPLATE)
     if isinstance(source, Activations):
         return dict(source.template)
     held = tokens_of(subject, source) if subject is not None else None

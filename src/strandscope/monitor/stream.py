@@ -11,12 +11,11 @@ or a text has not, there is nothing to judge, and that is said as of any other b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..capture.examples import Examples
@@ -26,6 +25,7 @@ from ..subject.site import Site
 from .drift import Drift
 from .rows import Floats, Ints
 from .sequence import Running
+from .states import TEMPLATE, scored_tokens, states_of
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
@@ -142,7 +142,9 @@ class Watcher:
                 f'line {number}: got {" and ".join(held) or "none of them"}, wanted one of "text", "messages", "states"'
             )
         if held == ["states"]:
-            return None, _states(number, value["states"], self.monitor.reader.channels.sites)
+            return None, states_of(f"line {number}", value["states"], self.monitor.reader.channels.sites)
+        if self.monitor.template == TEMPLATE:
+            raise InputError(f'line {number}: "{held[0]}", and the monitor was calibrated on states; give "states"')
         if self.subject is None:
             raise InputError(f'line {number}: "{held[0]}" needs the network, and none is open; name the model, or give "states"')
         if held == ["text"] and self._chats and isinstance(value["text"], str) and value["text"].strip():
@@ -181,15 +183,10 @@ class Watcher:
         assert row.states is not None
         reader = self.monitor.reader
         try:
-            scores = reader.channels.scores(reader.channels.products(row.states))
+            scores, first = scored_tokens(reader.channels.scores(reader.channels.products(row.states)), reader)
         except InputError as error:
             return Broken(row.line, f"line {row.line}: {error}")
-        first = len(scores) - 1 if reader.aggregation.kind == "last" else reader.skip
-        if first >= len(scores):
-            return Broken(
-                row.line, f"line {row.line}: {len(scores)} tokens, and the first {reader.skip} of a sequence are not scored"
-            )
-        return _Tokens(scores[first:], first, None)
+        return _Tokens(scores, first, None)
 
     def _verdict(self, row: _Row, tokens: _Tokens) -> Verdict:
         count = len(self._concepts)
@@ -224,23 +221,3 @@ class Watcher:
             return None
         channel = self.monitor.reader.channels.rows[self.drift.channels.index(alarm.channel)]
         return {"strand": channel.concept, "site": channel.site, "sequences": alarm.row + 1, "p": alarm.p}
-
-
-def _states(number: int, given: Any, sites: Iterable[str]) -> dict[str, Tensor]:
-    if not isinstance(given, dict):
-        raise InputError(f'line {number}: "states" is of type {type(given).__name__}, wanted {{site: [[…] for each token]}}')
-    found, lengths = {}, set()
-    for site in sites:
-        if site not in given:
-            raise InputError(f'line {number}: "states" lacks {site}; wanted {", ".join(sites)}')
-        try:
-            array = np.array(given[site], dtype=np.float32)
-        except (TypeError, ValueError):
-            array = np.empty(0)
-        if array.ndim != 2 or not array.size or not np.isfinite(array).all():
-            raise InputError(f'line {number}: "states" at {site} are no list of finite states [[…] for each token]')
-        lengths.add(len(array))
-        found[site] = torch.from_numpy(array)
-    if len(lengths) != 1:
-        raise InputError(f'line {number}: "states" have {" and ".join(map(str, sorted(lengths)))} tokens at different sites')
-    return found
