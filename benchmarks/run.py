@@ -22,6 +22,7 @@ ORDER = (
     "capture",
     "response",
     "hold",
+    "erase",
     "agop",
     "rfm",
     "many",
