@@ -6,15 +6,19 @@ readers of the first half, for the greatest lower end of the move among doses wi
 other prompts and other kinds. Doses are found on prompts of their own. `--part preflight` asks beforehand, for all six packs,
 whether a push along the strand of the first half will steer, and then measures whether it did.
 
-On a GPU it takes minutes, on two CPU cores hours: `--quick` is a tiny size. Results are written after every concept.
+On a GPU it takes minutes with `--jobs 5`, on two CPU cores hours: `--quick` is a tiny size. Results are written after every
+concept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,35 +90,37 @@ class Trial:
 
 
 def pushes(subject: ss.Subject, rows: Examples, full: bool) -> Iterator[tuple[str, Push]]:
-    """Differences of class means on these rows: at one block or the middle half of them, at the last position or over all."""
+    """Differences of class means on these rows: at one block or several, at the last position or the mean over all."""
     count = subject.blocks
-    sets = {f"block {k}": [k] for k in (count // 4, count // 2 - 1, 2 * count // 3)}
+    sets = {f"block {k}": [k] for k in (count // 4, count // 2 - 1, 2 * count // 3, 5 * count // 6)}
     sets["the middle half"] = list(range(round(0.27 * count), round(0.73 * count)))
+    sets["the last third"] = list(range(2 * count // 3, count - 1))
     for position in ("last", "mean") if full else ("mean",):
         states = ss.capture(subject, rows, "resid:*", position)
         labels = torch.as_tensor(rows.labels)
         for name, blocks in sets.items() if full else list(sets.items())[1:2]:
             found = {Site("resid", k): states.at(f"resid:{k}").float() for k in blocks}
-            yield (
-                f"{name}, {position} position",
-                Push({site: h[labels == 1].mean(0) - h[labels == 0].mean(0) for site, h in found.items()}, Scope()),
-            )
+            means = {site: h[labels == 1].mean(0) - h[labels == 0].mean(0) for site, h in found.items()}
+            yield f"{name}, {position} position", Push(means, Scope())
 
 
 def choose(trial: Trial, rows: Examples, reader: Reader, full: bool) -> tuple[str, Push, list[dict[str, Any]]]:
     """The push and its dose with the greatest lower end of the move on the prompts that choose, within the budget on the passages
-    that choose; without the budget where none is within it."""
+    that choose; without the budget where none within it moves the score."""
     controls, tried = trial.choosing, []
     base = reader.score(controls.plain)
     for name, push in pushes(trial.subject, rows, full):
-        found = [(nats, sized) for nats in trial.doses if (sized := dosed(trial, push, nats)) is not None]
+        found = [(nats, sized) for nats in trial.doses[1:] if (sized := dosed(trial, push, nats)) is not None]
         for (nats, sized), texts in zip(found, controls.texts_of([sized for _, sized in found]), strict=True):
             moves = reader.score(texts) - base
             kept = moves[np.isfinite(moves)]
-            low = float(kept.mean() - 2 * kept.std(ddof=1) / len(kept) ** 0.5) if len(kept) > len(moves) / 2 else -np.inf
-            rise = float(np.exp(trial.text.under(push.edits(sized.size))[0][trial.chosen_by].mean()))
+            if len(kept) < max(3, len(moves) // 2):
+                trial.say(f"{name} at {nats:g} nats: too many texts are empty")
+                continue
+            low = float(kept.mean() - 2 * kept.std(ddof=1) / len(kept) ** 0.5)
+            rise = float(np.exp(part(trial, trial.chosen_by).under(push.edits(sized.size))[0].mean()))
             tried.append({"push": name, "nats": nats, "sized": sized, "low": low, "move": float(kept.mean()), "perplexity": rise})
-    within = [one for one in tried if one["perplexity"] <= BUDGET] or tried
+    within = [one for one in tried if one["perplexity"] <= BUDGET and one["low"] > 0] or tried
     best = max(within, key=lambda one: one["low"])
     return best["push"], best["sized"].push, [best, *tried]
 
@@ -144,7 +150,7 @@ def concept(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     found = measure(controls, sized, nats, readers, tokens, INSTRUCTIONS.get(name, ""))
     trial.say(f"{name}: {found.read('states').beyond}")
     pair = (controls.plain, controls.texts_of([sized])[0], controls.prompts.groups)
-    cost = cost_of(reported(trial), trial.replies, push.edits(sized.size), pair)
+    cost = cost_of(part(trial, ~trial.chosen_by), trial.replies, push.edits(sized.size), pair)
     trial.say(f"{name}: perplexity {cost.perplexity}")
     back = dosed(trial, push.opposite(), nats)
     away = None if back is None else measure(controls, back, nats, readers[:1], None, kinds=("matched",))
@@ -169,10 +175,9 @@ def concept(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     }
 
 
-def reported(trial: Trial) -> NeutralText:
-    """The passages that chose nothing."""
-    rows = np.flatnonzero(~trial.chosen_by)
-    text = trial.text
+def part(trial: Trial, which: np.ndarray[Any, np.dtype[np.bool_]]) -> NeutralText:
+    """Those of the passages."""
+    rows, text = np.flatnonzero(which), trial.text
     return NeutralText(text.subject, text.passages.subset(rows), text.rows.subset(rows.tolist()), text.said[rows], text.hit[rows])
 
 
@@ -384,12 +389,15 @@ def _told(reading: dict[str, Any]) -> str:
 
 # --- the program ---
 
+WORK = {"effect": concept, "preflight": ahead}
+
 
 def parsed() -> argparse.Namespace:
     parser = command_line(__doc__ or "")
     parser.add_argument("--model", default="smollm2", help="the network: smollm2, a folder or a .gguf file")
     parser.add_argument("--device", default="auto", help="where it runs (default: the GPU if there is one)")
-    parser.add_argument("--part", choices=("effects", "preflight", "both"), default="both")
+    parser.add_argument("--only", nargs="+", metavar="JOB", help="such as effect:spanish preflight:harm (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new concept is begun after so many")
     return parser.parse_args()
 
@@ -397,49 +405,77 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     given = parsed()
     size, out = settings(given)
-    started, start = machine(), time.perf_counter()
-    subject = ss.load(given.model, device=given.device)
-    trial = Trial.of(subject, size)
-    trial.say(str(subject))
-    found: list[dict[str, Any]] = []
-    verdicts: list[dict[str, Any]] = []
-    failed: list[tuple[str, str]] = []
     packs = PACKS if size.full else PACKS[:1]
-    jobs = [(concept, found, name) for name in packs if name in CONCEPTS] if given.part != "preflight" else []
-    jobs += [(ahead, verdicts, name) for name in packs] if given.part != "effects" else []
-    for work, into, name in jobs:
-        if time.perf_counter() - start > 60 * given.minutes:
-            failed.append((f"{work.__name__} {name}", "no time was left"))
-            continue
-        try:
-            into.append(work(trial, name, size.full))
-        except (StrandscopeError, RuntimeError, ValueError, FloatingPointError) as error:  # named, and the next one runs
-            failed.append((f"{work.__name__} {name}", f"{type(error).__name__}: {str(error)[:300]}"))
-            trial.say(f"{name} failed: {failed[-1][1]}")
-            if not size.full:
-                raise
-        write(out, size, started, time.perf_counter() - start, found, verdicts, failed, subject)
+    jobs = given.only or [f"effect:{name}" for name in packs if name in CONCEPTS] + [f"preflight:{name}" for name in packs]
+    started, start = machine(), time.perf_counter()
+    subject = ss.load(given.model, device=given.device)  # before the others: a .gguf is converted once
+    about = {"network": str(subject), "pushed at": "all positions of prompt and reply"}
+    if torch.cuda.is_available():
+        about["GPU"] = torch.cuda.get_device_name(0)
+    if given.jobs > 1:
+        del subject
+        with tempfile.TemporaryDirectory() as folder:
+            made = side_by_side(given, jobs, Path(folder))
+        write(out, size, started, time.perf_counter() - start, made, about)
+    else:
+        trial = Trial.of(subject, size)
+        trial.say(str(subject))
+        made = {"effect": [], "preflight": [], "failed": []}
+        for job in jobs:
+            one(trial, job, size, made, late=time.perf_counter() - start > 60 * given.minutes)
+            write(out, size, started, time.perf_counter() - start, made, about)
     print((out / "effect.md").read_text(encoding="utf-8"))
-    return 1 if failed else 0
+    return 1 if made["failed"] else 0
 
 
-def write(
-    out: Path,
-    size: Size,
-    started: dict[str, Any],
-    took: float,
-    found: Sequence[dict[str, Any]],
-    verdicts: Sequence[dict[str, Any]],
-    failed: Sequence[tuple[str, str]],
-    subject: ss.Subject,
-) -> None:
-    trouble = (Table("What failed", ("part", "why"), tuple(failed)),) if failed else ()
-    about = {"network": str(subject), "device": str(subject.device)}
+Made = dict[str, list[Any]]
+
+
+def one(trial: Trial, job: str, size: Size, made: Made, late: bool) -> None:
+    kind, _, name = job.partition(":")
+    if late:
+        made["failed"].append([job, "no time was left"])
+        return
+    try:
+        made[kind].append(WORK[kind](trial, name, size.full))
+    except (StrandscopeError, RuntimeError, ValueError) as error:  # named, and the next one runs
+        made["failed"].append([job, f"{type(error).__name__}: {str(error)[:300]}"])
+        trial.say(f"{job} failed\n{traceback.format_exc(limit=-5)}")
+
+
+def side_by_side(given: argparse.Namespace, jobs: Sequence[str], parts: Path) -> Made:
+    """Each job once, in so many processes; what they wrote, put together."""
+    running = []
+    for number in range(min(given.jobs, len(jobs))):
+        folder = parts / str(number)
+        command = [sys.executable, __file__, "--model", given.model, "--device", given.device, "--minutes", str(given.minutes)]
+        command += ["--out", str(folder), *(["--quick"] if given.quick else []), "--only", *jobs[number :: given.jobs]]
+        running.append((folder, jobs[number :: given.jobs], subprocess.Popen(command, stdout=subprocess.DEVNULL)))
+    made: Made = {"effect": [], "preflight": [], "failed": []}
+    for folder, asked, process in running:
+        process.wait()
+        file = folder / "effect.json"
+        if not file.exists():
+            made["failed"] += [[job, f"its process ended with {process.returncode} and wrote nothing"] for job in asked]
+            continue
+        part_of = json.loads(file.read_text(encoding="utf-8"))["made"]
+        for kind in made:
+            made[kind] += part_of[kind]
+        done = len(part_of["effect"]) + len(part_of["preflight"]) + len(part_of["failed"])
+        made["failed"] += [[job, f"its process ended with {process.returncode}"] for job in asked[done:]]
+    for kind in ("effect", "preflight"):
+        made[kind].sort(key=lambda found: PACKS.index(found["concept"]))
+    return made
+
+
+def write(out: Path, size: Size, started: dict[str, Any], took: float, made: Made, about: dict[str, Any]) -> None:
+    found, verdicts, failed = made["effect"], made["preflight"], made["failed"]
+    trouble = (Table("What failed", ("part", "why"), tuple(map(tuple, failed))),) if failed else ()
     results = Results(__doc__ or "", tuple(lines(found, verdicts)), (*tables(found, verdicts), *trouble), about)
     report = as_json("effect", results, started, size, took)
     (out / "effect.md").write_text(as_markdown(report), encoding="utf-8")
-    whole = report | {"effects": list(found), "verdicts": list(verdicts)}
-    (out / "effect.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    whole = json.dumps(report | {"made": made}, indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "effect.json").write_text(whole + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

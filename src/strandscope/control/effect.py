@@ -13,7 +13,7 @@ the mean of that prompt's other random ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..capture.examples import Examples
 from ..capture.predict import next_token_logprobs
+from ..capture.tokens import TokenRows, tokenise
 from ..errors import InputError
 from ..reading import Reading
 from ..statistics.effect import Shift, move_reading, shift
@@ -111,7 +112,7 @@ class Controls:
     tokens: int = TOKENS
     seed: int = 0
     report: Told | None = None
-    kept: dict[object, object] = field(default_factory=dict, repr=False)
+    kept: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if set(self.prompts.ids) & set(self.bench.prompts.ids):
@@ -151,19 +152,21 @@ class Controls:
         return made  # type: ignore[return-value]
 
     def texts_of(self, pushes: Sequence[Sized]) -> list[tuple[str, ...]]:
-        return texts_under(self.subject, self.asked, pushes, self.new_tokens, chat=self.chat, report=self.report)
+        key = ("texts", *((one.push.digest, one.push.scope, one.size) for one in pushes))
+        made = self._once(
+            key, lambda: texts_under(self.subject, self.asked, pushes, self.new_tokens, chat=self.chat, report=self.report)
+        )
+        return made  # type: ignore[return-value]
 
     def next_token(self, sized: Sized | None = None) -> Tensor:
         """Log-probabilities (prompts, vocabulary) of the token after each prompt."""
         edits = None if sized is None else sized.push.edits(sized.size)
         return next_token_logprobs(self.subject, self._tokens(), edits)
 
-    def _tokens(self):  # type: ignore[no-untyped-def]
-        from ..capture.tokens import tokenise
+    def _tokens(self) -> TokenRows:
+        return self._once(("tokens",), lambda: tokenise(self.subject, self.prompts))  # type: ignore[return-value]
 
-        return self._once(("tokens",), lambda: tokenise(self.subject, self.prompts))
-
-    def _once(self, key: object, make: Callable[[], object]) -> object:
+    def _once(self, key: Hashable, make: Callable[[], object]) -> object:
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]
