@@ -200,7 +200,7 @@ def ahead(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     paired = first.pairs if len(set(first.pairs.tolist())) < 0.75 * len(first) else first.groups
     agreed = agreement(states.at(site), first.labels, paired)
     try:
-        used: Any = use(subject, strand, first, contexts=48 if full else 4, draws=32 if full else 4, controls=60 if full else 20)
+        used: Any = use(subject, strand, first, contexts=48 if full else 4, draws=32 if full else 8, controls=60 if full else 20)
     except StrandscopeError as error:
         used = str(error)
     try:

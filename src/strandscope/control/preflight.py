@@ -9,8 +9,9 @@ Rules, fixed before any outcome was seen:
 
     will not      no size of the push costs so much; or the strand is "read, and equivalent to no use"; or the groups do not
                   agree: the whole interval of the agreement lies below 0.1
-    will steer    "read and used"; the agreement is beyond its null (p at most 5 %) and its interval above 0.1; and the dose is
-                  not known to lie beyond its edge
+    will steer    "read and used"; the agreement is beyond its null (p at most 5 %) and its interval above 0.1; and the cost as
+                  foretold (½c²χ, with a and b where they are known) is within a factor of three of that measured: further beyond
+                  the edge, what holds for small pushes says nothing of this one
     cannot tell   else
 
 `record` counts how often the verdicts were right. An outcome is that the texts moved toward the concept beyond random directions
@@ -47,7 +48,7 @@ AGREE = 0.1  # cosine
 MOVED = 0.1  # class distances: below this a push did not move the texts
 FLIPS = 999
 COSINE = "cosine"
-BEYOND = "solved numerically: beyond the edge"
+FAR = 3.0  # times
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,30 +105,32 @@ def preflight(strand: str, site: str, nats: float, use: Use | str, agreement: Re
     """
     said = use if isinstance(use, str) else use.verdict
     if isinstance(dose, str):
-        none = Reading.not_measured(dose, unit="nats per next token", method="prediction of the cost")
+        predicted = Reading.not_measured(dose, unit="nats per next token", method="prediction of the cost")
         edge = Reading.not_measured(dose, unit="lengths of the direction", method="prediction of the edge")
+        verdict, why = verdict_of(said, agreement, dose)
     else:
-        none, edge = dose.predicted, dose.edge
-    verdict, why = verdict_of(said, agreement, dose if isinstance(dose, str) else dose.how)
-    return Preflight(strand, site, nats, verdict, why, said, agreement, none, edge)
+        predicted, edge = dose.predicted, dose.edge
+        assert dose.cost.value is not None and predicted.value is not None  # a dose is always measured
+        verdict, why = verdict_of(said, agreement, dose.cost.value / max(predicted.value, 1e-12))
+    return Preflight(strand, site, nats, verdict, why, said, agreement, predicted, edge)
 
 
-def verdict_of(use: str, agreement: Reading, dose: str) -> tuple[Verdict, str]:
-    """From the verdict of use, the agreement, and how the dose was settled (or why there is none)."""
-    settled = dose in ("predicted and confirmed", "predicted, then corrected", BEYOND)
-    if not settled:
-        return "will not", f"no size of the push costs so much: {dose}"
+def verdict_of(use: str, agreement: Reading, excess: float | str) -> tuple[Verdict, str]:
+    """From the verdict of use, the agreement, and the measured cost over the predicted one (or why there is none)."""
+    if isinstance(excess, str):
+        return "will not", f"no size of the push costs so much: {excess}"
     if use.startswith("read, and equivalent to no use"):
         return "will not", f"the direction is {use}"
     if agreement.high is not None and agreement.high < AGREE:
         return "will not", f"the groups do not agree in one direction: {agreement}"
     p = agreement.null.p if agreement.null is not None else None
     agrees = p is not None and p <= ALPHA and agreement.low is not None and agreement.low > AGREE
-    if use == "read and used" and agrees and dose != BEYOND:
+    near = 1 / FAR <= excess <= FAR
+    if use == "read and used" and agrees and near:
         return "will steer", f"read and used, and the groups agree: {agreement}"
     reasons = [] if use == "read and used" else [f"use: {use}"]
     reasons += [] if agrees else [f"agreement {agreement}"]
-    reasons += ["the dose lies beyond its edge"] if dose == BEYOND else []
+    reasons += [] if near else [f"it costs {excess:.2g} times what small pushes foretell"]
     return "cannot tell", "; ".join(reasons)
 
 
