@@ -74,13 +74,7 @@ def steer(
 def _push(strand: Strand, toward: int) -> Tensor:
     if toward not in (1, -1):
         raise InputError(f"toward: got {toward!r}, wanted 1 (toward {strand.positive}) or -1 (away from it)")
-    classes = strand.provenance.get("classes", ())
-    if strand.rank > 1 or len(classes) > 2:
-        told = ", ".join(classes) or strand.positive
-        raise InputError(
-            f"strand {strand.name!r}: tells {told} apart and has no one direction to push along; find one class against the rest"
-        )
-    return toward * strand.pattern[:, 0]
+    return toward * strand.direction()
 
 
 @contextmanager

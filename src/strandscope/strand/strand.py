@@ -83,6 +83,20 @@ class Strand:
         """(…, k) coordinates of states (…, d), positive where the positive class is read."""
         return states.to(self.basis.dtype) @ self.basis - self.offset
 
+    def direction(self) -> Tensor:
+        """(d,) what moves a state from the negative class towards the positive one: the only column of its pattern.
+
+        Raises:
+            InputError: the strand tells more than two classes apart, so there is no one way.
+        """
+        classes = self.provenance.get("classes", ())
+        if self.rank > 1 or len(classes) > 2:
+            told = ", ".join(classes) or self.positive
+            raise InputError(
+                f"strand {self.name!r}: tells {told} apart and has no one direction to push along; find one class against the rest"
+            )
+        return self.pattern[:, 0]
+
     def check(self, fingerprint: str, *, force: bool = False) -> None:
         """Raise TrustError if this strand is from another network, unless forced."""
         if fingerprint != self.fingerprint and not force:
