@@ -22,6 +22,7 @@ ORDER = (
     "capture",
     "response",
     "hold",
+    "watch",
     "erase",
     "agop",
     "rfm",
