@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import composed, detection, features, geometry, lawful, learned, machines, matrices, spectra, streams
+from . import composed, detection, erasure, features, geometry, lawful, learned, machines, matrices, spectra, streams
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
@@ -19,6 +19,7 @@ STANDARDS: tuple[Standard, ...] = (
     *geometry.STANDARDS,
     *composed.STANDARDS,
     *streams.STANDARDS,
+    *erasure.STANDARDS,
 )
 
 _BY_NAME = {case.name: case for case in STANDARDS}
