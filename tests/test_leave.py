@@ -85,7 +85,7 @@ def test_a_folder_adds_as_the_network_with_hooks_does(family: str, switch: str |
     subject = families.subject(family)
     edits = {Site("resid", k): [(Add(vector(k), 0.5), Scope())] for k in (1, 2)}
     agrees(subject, edits, tmp_path / "baked")
-    assert note(tmp_path / "baked")["switched_on"] == switch
+    assert note(tmp_path / "baked")["switched_on"] == ([switch] if switch else [])
 
 
 @pytest.mark.parametrize("family", ["Mistral", "Qwen3", "Mixtral"])
@@ -140,6 +140,11 @@ def test_an_ablation_to_a_mean_and_an_affine_erasure_everywhere(tmp_path: Path) 
     read, write = vectors(2, 4), vectors(2, 5)
     write = write @ torch.linalg.inv(read.T @ write)  # readᵀ write = 1: an oblique projection
     agrees(subject, everywhere(subject, Erase(read, write, vector(6))), tmp_path / "affine")
+
+
+def test_a_mean_in_blocks_that_read_what_they_write(llama: ss.Subject, tmp_path: Path) -> None:
+    agrees(llama, everywhere(llama, Ablate(vector(3), mean=1.5)), tmp_path / "baked")  # the mean twice, until the block's end
+    assert note(tmp_path / "baked")["switched_on"] == ["attention_bias", "mlp_bias"]
 
 
 @pytest.mark.parametrize("order", [1, -1])

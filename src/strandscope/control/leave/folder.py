@@ -55,7 +55,7 @@ def bake(subject: Subject, edits: Mapping[Site, Sequence[tuple[Edit, Scope]]], f
     """
     module = _plain(subject)
     made = changes(subject, edits)
-    config, tensors, switch, untied = _tensors(subject, module, made)
+    config, tensors, switches, untied = _tensors(subject, module, made)
     with new_folder(folder) as temporary:
         with quiet():
             _save(subject, module, config, tensors, temporary)
@@ -65,7 +65,7 @@ def bake(subject: Subject, edits: Mapping[Site, Sequence[tuple[Edit, Scope]]], f
             "network": {"name": subject.name, "fingerprint": subject.fingerprint, "source": dict(subject.source)},
             "edits": [said(subject, site, given) for site, given in edits.items()],
             "changed": sorted(name for change in made for name in change.weights()),
-            "switched_on": switch,
+            "switched_on": switches,
             "untied": untied,
             "agreement": asdict(distance),
             "versions": versions(),
@@ -84,8 +84,8 @@ def _plain(subject: Subject) -> Any:
     return subject.module
 
 
-def _tensors(subject: Subject, module: Any, made: Sequence[Change]) -> tuple[Any, dict[str, Tensor], str | None, bool]:
-    """The configuration, every tensor of the new state dict, the switch that was turned on and whether embeddings were untied."""
+def _tensors(subject: Subject, module: Any, made: Sequence[Change]) -> tuple[Any, dict[str, Tensor], list[str], bool]:
+    """The configuration, all tensors, the switches that were turned on, and whether embeddings were untied."""
     config, tensors = copy.deepcopy(module.config), dict(module.state_dict())
     changed = {name for change in made for name in change.weights()}
     short = next((name for name in sorted(changed & tensors.keys()) if not tensors[name].is_floating_point()), None)
@@ -95,12 +95,12 @@ def _tensors(subject: Subject, module: Any, made: Sequence[Change]) -> tuple[Any
         )
     untied = _untie(subject, config, tensors, changed)
     lacking = [change for change in made if change.map.moves and not (change.writer.has_bias or change.writer.table)]
-    switch = _switch(module, config, tensors, lacking) if lacking else None
+    switches = _switches(module, config, tensors, lacking) if lacking else []
     for change in made:
         writer = change.writer
         for name, axis in change.weights().items():
             tensors[name] = _through(tensors[name], axis, change.map, writer.table or name == writer.bias)
-    return config, tensors, switch, untied
+    return config, tensors, switches, untied
 
 
 def _through(weight: Tensor, axis: int, through: Affine, constant: bool) -> Tensor:
@@ -131,24 +131,25 @@ def _untie(subject: Subject, config: Any, tensors: dict[str, Tensor], changed: s
     return True
 
 
-def _switch(module: Any, config: Any, tensors: dict[str, Tensor], lacking: Sequence[Change]) -> str:
-    """Turn on the switch of the configuration that gives these writers a bias, and add the biases that it brings as zeros."""
-    wanted = {change.writer.bias for change in lacking}
-    told = config.to_dict()
-    for name in (name for name, value in told.items() if value is False and "bias" in name):
+def _switches(module: Any, config: Any, tensors: dict[str, Tensor], lacking: Sequence[Change]) -> list[str]:
+    """Turn on the switches of the configuration that give these writers a bias, and add the biases that they bring as zeros."""
+    wanted, turned = {change.writer.bias for change in lacking}, []
+    for name in [name for name, value in config.to_dict().items() if value is False and "bias" in name]:
         tried = copy.deepcopy(config)
         setattr(tried, name, True)
         with torch.device("meta"):
             brought = {key: value for key, value in type(module)(tried).state_dict().items() if key not in tensors}
-        if wanted <= set(brought):
+        if wanted & brought.keys():
             setattr(config, name, True)
             first = next(iter(tensors.values()))
             tensors |= {key: first.new_zeros(value.shape) for key, value in brought.items()}
-            return name
-    raise InputError(
-        f"edits: the addition needs a bias at {lacking[0].writer.path}, and {type(module).__name__} has none there nor a "
-        "switch for one; export it as gguf or peft, or steer with hooks"
-    )
+            wanted, turned = wanted - brought.keys(), [*turned, name]
+    if wanted:
+        raise InputError(
+            f"edits: the addition needs a bias at {min(wanted).removesuffix('.bias')}, and {type(module).__name__} has none "
+            "there nor a switch for one; export it as gguf or peft, or steer with hooks"
+        )
+    return turned
 
 
 def _save(subject: Subject, module: Any, config: Any, tensors: dict[str, Tensor], folder: Path) -> None:

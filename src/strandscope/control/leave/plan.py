@@ -112,19 +112,19 @@ def _block(subject: Subject, seen: Trace, index: int, maps: Mapping[Site, Affine
     if not here.plain:
         check_sum(subject, seen, index)
     writers = mixers(subject, seen, index)
-    last = list(writers)[-1]
-    made = []
-    for site, writer in writers.items():
-        if site != last and not here.keeps(own.get(site, Affine.none(len(here.constant)))):
+    *earlier, last = writers
+    none, made, end = Affine.none(len(here.constant)), [], here.constant
+    for site in earlier:  # what they write is read inside the block as their own edit leaves it, so that is what they must write
+        through = own.get(site, none)
+        if not here.keeps(through):
             raise InputError(
                 f"edits at resid:{index}: take out what {site} writes after the rest of the block has read it, and weights would "
                 f"never write it; put the edit at {site} as well (`ablation` does), or steer with hooks"
             )
-        end = here.constant if site == last else 0 * here.constant
-        whole = own.get(site, Affine.none(len(here.constant))).then(Affine(here.write, here.read, end))
-        if not whole.plain:
-            made.append(Change(writer, whole))
-    return made
+        end = end + here.linear(through.constant) - through.constant
+        made.append(Change(writers[site], through))
+    made.append(Change(writers[last], own.get(last, none).then(Affine(here.write, here.read, end))))
+    return [change for change in made if not change.map.plain]
 
 
 def said(subject: Subject, site: Site, given: Sequence[tuple[Edit, Scope]]) -> dict[str, Any]:
