@@ -90,6 +90,7 @@ def evaluate(
     """
     if len(examples.classes) != 2:
         raise InputError(f"{examples.name}: {len(examples.classes)} classes, wanted two; make one class against the rest")
+    asked = _asked(subject, examples, question)
     states = capture(subject, examples, at, "last")
     labels, groups = examples.labels, examples.groups
     random = group_folds(labels, examples.pairs, _FOLDS, numpy_generator(seed, "evaluate", "rows"))
@@ -115,9 +116,7 @@ def evaluate(
         ),
         Told(WORDS.partition(" (")[0] + ", sources left out", _auroc(words, labels, groups, left_out, word_noise), none),
         Told("length, sources left out", _auroc(length, labels, groups, left_out, length_noise), none),
-        Told(
-            "the network asked as a judge", _auroc(judge(subject, texts, question), labels, groups, np.zeros_like(labels)), none
-        ),
+        Told("the network asked as a judge", asked, none),
     ]
     return Evaluation(examples.name, tuple(lines))
 
@@ -229,6 +228,15 @@ def mask(examples: Examples, words: Sequence[str]) -> Examples:
         for row in examples.rows
     )
     return replace(examples, rows=rows)
+
+
+def _asked(subject: Subject, examples: Examples, question: str) -> Reading:
+    labels = examples.labels
+    try:
+        odds = judge(subject, examples.texts(), question)
+    except InputError as error:
+        return Reading.not_measured(str(error), unit="AUROC", method="log-odds of yes over no as the next word")
+    return _auroc(odds, labels, examples.groups, np.zeros_like(labels))
 
 
 def judge(subject: Subject, texts: Sequence[str], question: str) -> Floats:
