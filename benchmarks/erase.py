@@ -1,9 +1,9 @@
 """LEACE from 100,000 streamed states of 576 coordinates beside concept-erasure 0.2.4: time, and the same eraser.
 
-Both get the same fp32 batches of 4,096 rows with two classes in them, and make an eraser at the end. The peer has its shrinkage and
-its constraint of the trace off, as ours is plain. It is timed in float64, in which we work, and in its default float32. The states
-are far from the origin and far from round, as those of a network are; the distance between erasers is the largest difference of
-erased coordinates, in standard deviations of the states.
+Both get the same fp32 batches of 4,096 rows with two classes in them, and make an eraser at the end. The peer has its
+shrinkage and its constraint of the trace off, as ours is plain. It is timed in float64, in which we work, and in its default
+float32. The states are far from the origin and far from round, as those of a network are; the distance between erasers is the
+largest difference of erased coordinates, in standard deviations of the states.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ def test_of_few_rows_the_regularised_eraser_leaks_less_on_fresh_ones() -> None:
         before.append(read_by_a_probe(*fresh))
         seen.append(read_by_a_probe(plain(states), labels, groups))
         assert chosen.how.startswith("chosen") and [span for span, _ in chosen.leakage] == list(SPANS)
-        price = {span: left + erase.WORTH * len(span) for span, left in chosen.leakage}
+        price = {span: left + erase.WORTH * len(span) * chosen.leakage[0][1] for span, left in chosen.leakage}
         assert min(price.values()) == price[chosen.shrinkages]
     assert np.mean(before) > 0.95 and np.mean(seen) < 0.1  # the probe could learn, and the rows of the fit flatter
     assert interval(probe)[0] > 0.005 and interval(best)[0] > 0
@@ -272,7 +272,7 @@ def test_where_a_concept_lies_in_all_directions_alike_it_is_left_alone() -> None
         states, labels, groups = planted.rows(120)
         eraser = fit_eraser(states, labels, groups)
         chosen.append(len(eraser.shrinkages))
-    assert np.median(chosen) == 0
+    assert np.mean(chosen) < 0.9  # each that is chosen by luck brings what it costs: a hundredth or two of what is left
 
 
 def test_what_a_best_linear_probe_reads_after_leace_is_a_matter_of_rows_alone() -> None:

@@ -48,7 +48,7 @@ from ..statistics.resample import group_folds
 SCHEMA = "strandscope/eraser/1"
 SAID = ("n", "counts", "shrinkages", "how", "leakage", "name", "site", "position", "classes", "fingerprint", "provenance")
 SPANS = ((), (0.5,), (0.9,), (0.97,), (0.5, 0.9), (0.7, 0.97))  # shrinkages among which is chosen, fewer before more
-WORTH = 0.005  # share of the separation by which each further shrinkage must lower what is left of it
+WORTH = 0.015  # share of what LEACE leaves by which each further shrinkage must lower it
 FOLDS = 6  # of groups at most; to choose, an eraser is fitted without each two of them
 UNRELATED = 1e-8  # canonical correlation of states and classes that is rounding
 SAME = 1e-6  # sine of the angle to columns that are there, below which one more adds nothing
@@ -167,7 +167,8 @@ def fit_eraser(
         )
     whole, parts, folds = _folds(states, codes, _whole(groups, len(states), "groups"))
     leakage = _leakage(states, folds, parts)
-    best = SPANS[int(np.argmin(leakage + WORTH * np.array([len(span) for span in SPANS])))]  # the first of equals
+    price = leakage + WORTH * leakage[0] * np.array([len(span) for span in SPANS])
+    best = SPANS[int(np.argmin(price))] if leakage[0] > 0 else ()  # the first of equals; LEACE where it leaves nothing that shows
     table = tuple(zip(SPANS, leakage.tolist(), strict=True))
     return replace(Eraser.of(whole.result(), best), how="chosen by what a linear probe reads in groups left out", leakage=table)
 
