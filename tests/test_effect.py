@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,8 @@ from strandscope.control.texts import replies
 from strandscope.control.together import AddEach, Randoms, Sized, equal_cost, same_nats, texts_under
 from strandscope.control.window import Point, half, window
 from strandscope.errors import InputError
+from strandscope.report import effects
+from strandscope.report.record import as_json, from_json
 from strandscope.statistics.effect import beyond, half_width, quantile, shift
 from strandscope.subject.attach import Scope, attach
 from strandscope.subject.site import Site
@@ -347,3 +352,24 @@ def test_the_window_is_chosen_on_one_half_and_read_on_the_other() -> None:
         window(made[::-1], topics, kinds)
     with pytest.raises(InputError, match="at least 4"):
         half(np.zeros(5, dtype=np.int64), 0)
+
+
+# --- the record and the page ---
+
+
+def test_the_page_says_what_was_measured_and_the_record_goes_there_and_back(subject: Subject, controls: Controls) -> None:
+    _, second = halves(pack())
+    sized = equal_cost(controls.bench, Push({LAST: letter(subject)}), NATS, 1.0)
+    found = measure(controls, sized, NATS, [word_reader(second), word_reader(pack(told=False))], None, "use | q", ("matched",))
+    pair = (controls.plain, controls.texts_of([sized])[0], controls.prompts.groups)
+    cost = cost_of(NeutralText.of(subject, pack(n=24), tokens=12), None, sized.push.edits(sized.size), pair)
+    made = effects.entry(found, cost, window(*points([0, 0.5, 0.8, 1], [0, 0.1, 0.2, 2])))
+    assert from_json(effects.EffectEntry, json.dumps(as_json(made)), "here") == made
+    assert effects.headline(made) == found.reads[0].beyond and effects.verdict(made) == "moves the texts"
+    page, shown = "\n".join(effects.section(made)), "\n".join(effects.lines(made))
+    for text in (page, shown):
+        assert "measures nothing" in text and "window of use: a window" in text.replace("\\", "") and "0.3 to 1 nats" in text
+        assert f"{found.reads[0].beyond.value:.2f}" in text
+    assert controls.plain[0].strip() in page and "KL over a reply | not measured" in page
+    away = replace(found, reads=(replace(found.reads[1]),))
+    assert effects.verdict(effects.entry(away)) == "not measured"
