@@ -251,7 +251,7 @@ def _bands(subject: Subject) -> list[list[Site]]:
 def _states(subject: Subject, texts: Sequence[str], sites: Sequence[Site]) -> dict[Site, Floats]:
     found = capture(subject, _raw(texts), list(sites), "mean")
     if found.edited:
-        raise InputError("states: the network is under edits now, and texts are read by the plain one; read them outside the block")
+        raise InputError("states: the network is under edits, and texts are read by the plain one; read them outside the block")
     return {site: found.at(site).double().numpy() for site in sites}
 
 

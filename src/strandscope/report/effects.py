@@ -237,8 +237,8 @@ def section(made: EffectEntry, level: str = "###") -> list[str]:
     about = (
         f"**{verdict(made).capitalize()}** at {made.nats:g} nats per next token (measured: {made.cost_measured:.3g}), written at "
         f"{plain(made.site)}, {plain(made.positions)} positions. Effects are read off replies to {made.prompts} neutral prompts "
-        f"of {made.topics} topics, in distances between the classes, by readers fitted on rows that did not make the push, and are "
-        "paired with the plain reply to the same prompt; beside them random directions of the same nats. "
+        f"of {made.topics} topics, in distances between the classes, by readers fitted on rows that did not make the push, "
+        "and are paired with the plain reply to the same prompt; beside them random directions of the same nats. "
         f"{_empty(made)}The coordinate that the push writes is never read."
     )
     rows = [tuple(map(plain, row)) for read in (*made.reads, made.next_token) for row in _rows(read)]
