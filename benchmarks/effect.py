@@ -39,6 +39,7 @@ from strandscope.control.price import price
 from strandscope.control.push import Push
 from strandscope.control.readers import Reader, halves, state_reader, token_reader, word_reader
 from strandscope.control.replies import ReplyBench
+from strandscope.control.study import pairs_of
 from strandscope.control.together import Sized
 from strandscope.control.use import use
 from strandscope.control.window import BUDGET, Point, half, window
@@ -197,8 +198,7 @@ def ahead(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     strand = ss.find(ss.capture(subject, first), permutations=0).best
     direction, site = strand.pattern[:, 0], strand.site
     states = ss.capture(subject, first, site)
-    paired = first.pairs if len(set(first.pairs.tolist())) < 0.75 * len(first) else first.groups
-    agreed = agreement(states.at(site), first.labels, paired)
+    agreed = agreement(states.at(site), first.labels, pairs_of(first))
     try:
         used: Any = use(subject, strand, first, contexts=48 if full else 4, draws=32 if full else 8, controls=60 if full else 20)
     except StrandscopeError as error:

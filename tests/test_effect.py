@@ -21,6 +21,7 @@ from strandscope.control.edit import Add
 from strandscope.control.effect import Controls, made_from, measure
 from strandscope.control.push import Push
 from strandscope.control.readers import halves, pieces, state_reader, token_reader, word_reader
+from strandscope.control.study import Spec, pairs_of, study
 from strandscope.control.texts import replies
 from strandscope.control.together import AddEach, Randoms, Sized, equal_cost, same_nats, texts_under
 from strandscope.control.window import Point, half, window
@@ -373,3 +374,23 @@ def test_the_page_says_what_was_measured_and_the_record_goes_there_and_back(subj
     assert controls.plain[0].strip() in page and "KL over a reply | not measured" in page
     away = replace(found, reads=(replace(found.reads[1]),))
     assert effects.verdict(effects.entry(away)) == "not measured"
+
+
+def test_a_study_finds_on_one_half_and_reads_by_the_other(subject: Subject) -> None:
+    spec = Spec(
+        nats=0.05, prompts=8, dose_prompts=8, new_tokens=6, texts=2, tokens=3, passages=8, passage_tokens=16, replies=4,
+        contexts=4, draws=8, use_controls=20,
+    )  # fmt: skip
+    told: list[str] = []
+    rows = pack(n=192)
+    found = study(subject, rows, spec, progress=lambda what, *_: told.append(what))
+    first, second = halves(rows)
+    made_from(found.strand, first)
+    with pytest.raises(InputError):
+        made_from(found.strand, second)
+    assert [read.reader for read in found.effect.reads] == ["states", "words"] and found.effect.prompts == 8
+    assert found.effect.reads[1].auroc.n == len(second) and found.effect.cost == pytest.approx(0.05, rel=0.1)
+    assert found.verdict.strand == "letters" and found.cost.reply.status == "measured" and "costs" in told
+    assert pairs_of(rows).tolist() == rows.groups.tolist()
+    with pytest.raises(InputError, match="are left beside those of the dose"):
+        study(subject, rows, replace(spec, prompts=293))

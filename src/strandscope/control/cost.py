@@ -6,7 +6,7 @@ Everything is paired with the plain network: a passage with itself, a reply with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 GRAM = 4  # words
+WIDEST = 6  # characters of a token
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class NeutralText:
 
     @classmethod
     def of(cls, subject: Subject, passages: Examples, tokens: int = 128) -> NeutralText:
-        """The first so many tokens of each passage."""
-        whole = tokenise(subject, passages)
+        """The first so many tokens of each passage, of at most six characters a token, so that none is longer than a context."""
+        cut = [replace(row, input=text[: WIDEST * tokens]) for row, text in zip(passages.rows, passages.texts(), strict=True)]
+        whole = tokenise(subject, replace(passages, rows=tuple(cut), kind="text"))
         rows = TokenRows(tuple(row[:tokens] for row in whole.ids), whole.content, whole.names, whole.template)
         return cls(subject, passages, rows, *predicted(subject, rows))
 
