@@ -1,0 +1,157 @@
+"""The page of the benchmark of effects: figures and tables of what `effect.py` measured, from its plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from common import Line, Table
+from strandscope.control.preflight import Case, record
+
+
+def lines(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> list[Line]:
+    made = []
+    for one in found:
+        for read in one["effect"]["reads"]:
+            for kind, shift in read["against"].items():
+                what = f"{one['concept']}, {read['reader']}: effect beyond {kind} directions"
+                bound = 0.0 if (read["reader"], kind) == ("states", "matched") else None
+                made.append(
+                    _line(
+                        what, shift["beyond"], f"{one['push']}, {one['nats']:g} nats; p {shift['move']['null']['p']:.2g}", bound
+                    )
+                )
+        made += [
+            _line(f"{one['concept']}: perplexity of neutral passages", one["cost"]["perplexity"], ""),
+            _line(f"{one['concept']}: repetition", one["cost"]["repetition"], ""),
+            _line(f"{one['concept']}: accuracy of next tokens", one["cost"]["accuracy"], ""),
+            _line(f"{one['concept']}: KL over a reply", one["cost"]["reply"], ""),
+        ]
+    cases = [Case(one["concept"], one["preflight"]["verdict"], one["outcome"]) for one in verdicts]
+    return [line for line in made if line is not None] + ([] if not cases else [_right(cases)])
+
+
+def _right(cases: Sequence[Case]) -> Line:
+    right = record(cases).right
+    return _line("pre-flight verdicts that came true", asdict(right), right.reason) or Line(
+        "pre-flight verdicts that came true", 0.0, n=0, note=right.reason
+    )
+
+
+def _line(what: str, reading: dict[str, Any], note: str, above: float | None = None) -> Line | None:
+    if reading["value"] is None:
+        return None
+    value, low, high = (float(reading[key]) for key in ("value", "low", "high"))
+    told = note if above is None else f"{note}; lower end {'above' if low > above else 'not above'} {above:g}"
+    return Line(what, value, low, high, reading["n"], reading["unit"], range_of="95 %", note=told.strip("; "))
+
+
+def tables(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
+    made = []
+    reads = [(one, read) for one in found for read in [*one["effect"]["reads"], one["effect"]["next_token"]]]
+    made.append(
+        Table(
+            "Effects, in distances between the classes",
+            (
+                "concept",
+                "reader",
+                "AUROC",
+                "effect",
+                "random: mean",
+                "isotropic: mean",
+                "wrong way",
+                "10, 50, 90 %",
+                "instruction",
+            ),
+            tuple(_row(one, read) for one, read in reads),
+        )
+    )
+    made.append(
+        Table(
+            "Against the strand",
+            ("concept", "effect", "beyond matched"),
+            tuple((one["concept"], *_away(one["away"])) for one in found if one["away"]),
+        )
+    )
+    made.append(
+        Table(
+            "Windows of use (on prompts and passages that chose nothing)",
+            ("concept", "verdict", "least", "greatest", "nats", "beyond matched", "perplexity"),
+            tuple(
+                (
+                    one["concept"],
+                    frame["verdict"],
+                    frame["least"],
+                    frame["greatest"],
+                    step["nats"],
+                    _told(step["beyond"]),
+                    _told(step["perplexity"]),
+                )
+                for one in found
+                for frame in [one["window"]]
+                for step in frame["curve"]
+            ),
+        )
+    )
+    made.append(
+        Table(
+            "What was tried on the prompts that choose",
+            ("concept", "push", "nats", "move", "its lower end", "perplexity"),
+            tuple(
+                (one["concept"], *(t[key] for key in ("push", "nats", "move", "low", "perplexity")))
+                for one in found
+                for t in one["tried"]
+            ),
+        )
+    )
+    made.append(
+        Table(
+            "Verdicts before the push, and what came",
+            ("concept", "site", "verdict", "why", "outcome", "beyond matched"),
+            tuple(
+                (one["concept"], said["site"], said["verdict"], said["why"], one["outcome"], _told(one["beyond"]))
+                for one in verdicts
+                for said in [one["preflight"]]
+            ),
+        )
+    )
+    for one in found:
+        for n, text in enumerate(one["effect"]["texts"][:3]):
+            made.append(
+                Table(
+                    f"{one['concept']}, text {n + 1}", ("", "text"), tuple((key, " ".join(v.split())) for key, v in text.items())
+                )
+            )
+    return tuple(table for table in made if table.rows)
+
+
+def _row(one: dict[str, Any], read: dict[str, Any]) -> tuple[Any, ...]:
+    against = read["against"]
+    if not against:
+        return (one["concept"], read["reader"], _told(read["auroc"]), f"not measured: {read['reason']}", "", "", "", "", "")
+    shift = against.get("matched") or next(iter(against.values()))
+    nulls = [f"{against[kind]['move']['null']['value']:.3f}" if kind in against else "" for kind in ("matched", "isotropic")]
+    quantiles = ", ".join(f"{q['value']:.2f}" for q in shift["quantiles"])
+    asked = _told(read["instruction"])
+    return (
+        one["concept"],
+        read["reader"],
+        _told(read["auroc"]),
+        _told(shift["move"]),
+        *nulls,
+        _told(shift["wrong"]),
+        quantiles,
+        asked,
+    )
+
+
+def _away(effect: dict[str, Any]) -> tuple[str, str]:
+    read = effect["reads"][0]
+    if not read["against"]:
+        return read["reason"], ""
+    return _told(read["against"]["matched"]["move"]), _told(read["against"]["matched"]["beyond"])
+
+
+def _told(reading: dict[str, Any]) -> str:
+    return "not measured" if reading["value"] is None else f"{reading['value']:.3f} [{reading['low']:.3f}, {reading['high']:.3f}]"
