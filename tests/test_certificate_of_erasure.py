@@ -276,6 +276,18 @@ def test_the_same_seed_gives_the_same_certificate_and_order_does_not_matter(
                 assert first.after.value == pytest.approx(second.after.value, abs=0.01) and first.verdict == second.verdict
 
 
+def test_at_the_last_block_and_with_three_classes_what_there_is_is_certified(subject: Any) -> None:
+    rows = [
+        row | {"label": number % 3, "text": f"{row['text']}{'.!?'[number % 3]}"}
+        for number, row in enumerate(tiny_chat.rows(90, 15))
+    ]
+    rows = [row | {"group": f"g{number // 6}"} for number, row in enumerate(rows)]
+    made = certify(subject, ss.Examples.from_rows(rows, "three"), "resid:3", permutations=1, prompts=2, texts=8)
+    assert [place.site for place in made.places] == ["resid:3"] and made.bound is None
+    assert made.needed.reason == "the law is of two classes" and made.eraser.rank >= 2
+    assert "rows needed" in "\n".join(lines(erasure_entry(made))) and len(section([erasure_entry(made)])) == 6
+
+
 def test_a_saved_eraser_of_a_network_is_refused_in_another(subject: Any, made: Erasure, tmp_path: Path) -> None:
     made.eraser.save(tmp_path / "marks.safetensors")
     again = Eraser.load(tmp_path / "marks.safetensors")
