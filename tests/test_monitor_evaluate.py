@@ -97,11 +97,20 @@ def test_sources_are_left_out_whole(subject: Subject, quiet: ss.Activations) -> 
     assert inside.value > outside.value + 0.2
 
 
-def test_evidence_words_are_those_of_the_positive_class_and_are_masked_in_any_case() -> None:
+def test_what_is_told_by_one_word_is_not_told_without_it(subject: Subject, quiet: ss.Activations) -> None:
+    rows = [
+        {**row, "text": f"{row['text'][:-2]} {'bdb' if row['label'] else 'geg'}"} for row in tiny_chat.rows(48, 12, told=False)
+    ]
+    lines = evaluate(subject, Examples.from_rows(rows), quiet, question="Is it?", false_alarm=RATE, at="resid:3").lines
+    assert lines[1].auroc.value > 0.95 and lines[3].auroc.value > 0.95
+    assert lines[2].auroc.value < lines[1].auroc.value - 0.2
+
+
+def test_evidence_words_are_those_for_or_against_and_are_masked_in_any_case() -> None:
     rows = [{"text": f"the plan {'blooms' if i % 2 else 'withers'} on day {i}", "label": i % 2} for i in range(40)]
     examples = Examples.from_rows(rows)
     words = evidence_words(examples, 3)
-    assert words[0] == "blooms" and "withers" not in words
+    assert set(words[:2]) == {"blooms", "withers"} and len(words) == 3
     chats = Examples.from_rows([{"messages": [{"role": "user", "content": "Blooms, and reblooms: BLOOMS"}]}])
     assert mask(chats, ["blooms"]).texts() == ["…, and reblooms: …"]
     assert mask(examples, ["blooms"]).ids == examples.ids and (mask(examples, words).labels == examples.labels).all()

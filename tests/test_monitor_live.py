@@ -245,6 +245,16 @@ def test_what_is_sure_of_nothing_before_the_end_is_judged_at_the_prompt_s_end_or
     assert [row for row in range(3) if rows[row] == ids[row]] == [row for row in range(3) if row != highest]
 
 
+def test_a_prompt_that_is_judged_is_judged_without_its_reply(subject: Subject, monitor: Monitor) -> None:
+    threshold, _ = reply_threshold(subject, monitor)
+    with watched.at(monitor, threshold, 1e9).watching(subject, judge="prompt") as live:
+        generated(subject)
+    ids, alarms = generated(subject), [len(one.alarms) for one in live.sequences]
+    assert (
+        alarms == [int(expected(subject, row[:-8])[monitor.reader.skip :, 0].max() > threshold) for row in ids] and not alarms[0]
+    )
+
+
 def test_another_network_and_another_word_are_refused(subject: Subject, monitor: Monitor) -> None:
     with pytest.raises(TrustError), replace(monitor, fingerprint="0" * 64).watching(subject):
         pass

@@ -165,14 +165,14 @@ def test_in_a_monitor_of_chats_a_text_is_what_a_user_says(subject: Subject) -> N
 
 def test_drift_is_named_once_by_strand_and_site(subject: Subject, monitor: Monitor) -> None:
     """Traffic whose states have moved along one strand alone."""
-    moved = watched.three(subject)[1]
+    moved = watched.three(subject)[2]
     rows = [states_row(subject, ids) for ids in watched.ids_of(subject, watched.texts(60, seed=11))]
     for row in rows[20:]:
         row["states"]["resid:2"] = (torch.tensor(row["states"]["resid:2"]) + 6 * moved.basis[:, 0]).tolist()
     said = list(Watcher(monitor, None, monitor.drift()).read(lines(*rows)))
     alarms = [one for one in said if isinstance(one, Verdict) and one.drift is not None]
     assert len(alarms) == 1 and 20 < alarms[0].line < 45
-    assert alarms[0].drift == {"strand": "second", "site": "resid:2", "sequences": alarms[0].line, "p": alarms[0].drift["p"]}
+    assert alarms[0].drift == {"strand": "first", "site": "resid:2", "sequences": alarms[0].line, "p": alarms[0].drift["p"]}
     assert alarms[0].drift["p"] <= 0.01
 
 

@@ -2,7 +2,7 @@
 
 The monitor is made again in every fold, strand, sites and threshold, from the rows that are left and benign ones; a fold leaves
 out rows at random (pairs together), or whole sources: what a row names as its "source", else its group. Scores are compared
-inside folds. Evidence words are those that a bag-of-words model of the training rows weights most toward the concept; they are
+inside folds. Evidence words are those that a bag-of-words model of the training rows weights most, for or against; they are
 masked in the held-out rows, and what still fires there was not told by them. A bag of words and length are fitted on the same
 folds. The network asked as a judge answers a written question about each row; its score is the log-odds of yes over no as its
 next word.
@@ -202,13 +202,12 @@ def part_of(acts: Activations, rows: Ints) -> Activations:
 
 
 def evidence_words(examples: Examples, most: int = _EVIDENCE) -> tuple[str, ...]:
-    """The words that a bag-of-words model of these rows weights most toward the positive class, the heaviest first."""
+    """The words that a bag-of-words model of these rows weights most, for or against the concept, the heaviest first."""
     vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b")
     features = vectorizer.fit_transform(examples.texts())
     weights = LogisticRegression(C=1.0, solver="liblinear", max_iter=1000, random_state=0).fit(features, examples.labels).coef_[0]
     names = vectorizer.get_feature_names_out()
-    order = [place for place in np.argsort(-weights, kind="stable")[:most] if weights[place] > 0]
-    return tuple(str(names[place]) for place in order)
+    return tuple(str(names[place]) for place in np.argsort(-np.abs(weights), kind="stable")[:most])
 
 
 def mask(examples: Examples, words: Sequence[str]) -> Examples:
