@@ -11,6 +11,7 @@ import json
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def drifts(subject: ss.Subject, size: Size) -> list[Line]:
     order = numpy_generator(0, "drift traffic").permutation(len(calm))
     harm = ss.concept("harm")
     first, second = part_of(calm, order[: len(order) // 2]), part_of(calm, order[len(order) // 2 :])
+    own = tuple(replace(row, group=f"own {row.id}") for row in first.examples.rows)  # all of them are the reference
+    first = replace(first, examples=replace(first.examples, rows=own))
     strand = find(ss.capture(subject, harm, "resid:*", "last"), permutations=0)
     monitor = Monitor.calibrate(strand, first, false_alarm=0.2)
     lines = []
