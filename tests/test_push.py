@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from strandscope.control.dose import dose_of, find_dose
 from strandscope.control.edit import direction_digest
 from strandscope.control.push import Push
 from strandscope.control.replies import ReplyBench
-from strandscope.control.texts import sampled
+from strandscope.control.texts import replies, sampled
 from strandscope.errors import InputError
 from strandscope.subject.attach import Edits, Scope, attach
 from strandscope.subject.site import Site
@@ -125,3 +127,23 @@ def test_replies_are_drawn_from_the_seed_alone_and_end_where_the_network_ends_th
     made = [row for seed in range(12) for row in sampled(subject, prompts, 40, seed=seed)]
     assert all(1 <= len(row) <= 40 and end not in row[:-1] for row in made)
     assert any(row[-1] == end for row in made) and any(len(row) == 40 for row in made)
+
+
+def test_prompts_stand_in_one_batch_without_a_token_for_padding(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their replies are those that each gets alone, and nothing stands after the end of one."""
+    prompts = ["hello", "what do you make of the weather today?", "a b c"]
+    batches: list[int] = []
+    made = subject.module.generate
+    assert subject.tokenizer is not None
+
+    def generate(**options: Any) -> torch.Tensor:
+        batches.append(len(options["input_ids"]))
+        return made(**options)  # type: ignore[operator]
+
+    alone = [subject.generate(prompt, 12) for prompt in prompts]
+    monkeypatch.setattr(subject.module, "generate", generate)
+    named, subject.tokenizer.pad_token = subject.tokenizer.pad_token, None
+    try:
+        assert replies(subject, prompts, 12) == alone and batches == [3]
+    finally:
+        subject.tokenizer.pad_token = named

@@ -23,7 +23,7 @@ def replies(subject: Subject, prompts: Sequence[str], max_new_tokens: int, *, ch
     if not prompts:
         raise InputError("prompts: got none, wanted at least one")
     tokenizer = subject.tokenizer
-    if tokenizer is None or not (subject.anatomy.left_padding and subject.anatomy.batched) or tokenizer.pad_token_id is None:
+    if tokenizer is None or not in_batches(subject):
         return [subject.generate(prompt, max_new_tokens, chat=chat) for prompt in prompts]
     texts = [subject.render([{"role": "user", "content": prompt}]) for prompt in prompts] if chat else prompts
     ids = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]
@@ -41,8 +41,7 @@ def sampled(subject: Subject, prompts: Sequence[Sequence[int]], max_new_tokens: 
     """
     if subject.tokenizer is None or not subject.anatomy.decodes:
         raise InputError(f"{subject.name} generates no text, so there are no replies to measure on; measure next tokens")
-    together = subject.anatomy.left_padding and subject.anatomy.batched and subject.tokenizer.pad_token_id is not None
-    batches = [list(prompts)] if together else [[prompt] for prompt in prompts]
+    batches = [list(prompts)] if in_batches(subject) else [[prompt] for prompt in prompts]
     ends: Any = getattr(subject.module.generation_config, "eos_token_id", None)
     stops: set[int] = {ends} if isinstance(ends, int) else set(ends or [])
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -55,6 +54,18 @@ def sampled(subject: Subject, prompts: Sequence[Sequence[int]], max_new_tokens: 
     return [_ended(row, stops) for row in made]
 
 
+def in_batches(subject: Subject) -> bool:
+    """Whether prompts of different lengths can stand in one batch, padded on the left, without changing each other's replies."""
+    return subject.anatomy.left_padding and subject.anatomy.batched
+
+
+def _padding(subject: Subject) -> int:
+    """What stands before short prompts, masked, and after replies that ended: the token that ends texts where none is for it."""
+    tokenizer = subject.tokenizer
+    named = [] if tokenizer is None else [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    return next((token for token in named if token is not None), 0)
+
+
 def _ended(row: list[int], stops: set[int]) -> list[int]:
     first = next((place for place, token in enumerate(row) if token in stops), len(row) - 1)
     return row[: first + 1]
@@ -62,8 +73,7 @@ def _ended(row: list[int], stops: set[int]) -> list[int]:
 
 def _generated(subject: Subject, ids: Sequence[Sequence[int]], max_new_tokens: int, **options: Any) -> torch.Tensor:
     """(prompts, new tokens) after prompts padded on the left."""
-    pad = subject.tokenizer.pad_token_id if subject.tokenizer is not None else None
-    pad = 0 if pad is None else pad
+    pad = _padding(subject)
     for row in ids:
         subject.require_room(len(row), max_new_tokens)
     length = max(map(len, ids))
