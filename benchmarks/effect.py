@@ -16,17 +16,17 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import strandscope as ss
 import torch
+
+import strandscope as ss
 from common import Results, Size, Table, as_json, as_markdown, command_line, machine, settings
 from effect_page import lines, tables
 from strandscope.capture.examples import Examples, neutral_prompts, passages
@@ -93,13 +93,12 @@ class Trial:
 def pushes(subject: ss.Subject, rows: Examples, full: bool) -> Iterator[tuple[str, Push]]:
     """Differences of class means on these rows: at one block or several, at the last position or the mean over all."""
     count = subject.blocks
-    sets = {f"block {k}": [k] for k in (count // 4, count // 2 - 1, 2 * count // 3, 5 * count // 6)}
+    sets = {f"block {k}": [k] for k in (count // 2 - 1, 2 * count // 3)}
     sets["the middle half"] = list(range(round(0.27 * count), round(0.73 * count)))
-    sets["the last third"] = list(range(2 * count // 3, count - 1))
     for position in ("last", "mean") if full else ("mean",):
         states = ss.capture(subject, rows, "resid:*", position)
         labels = torch.as_tensor(rows.labels)
-        for name, blocks in sets.items() if full else list(sets.items())[1:2]:
+        for name, blocks in sets.items() if full else list(sets.items())[:1]:
             found = {Site("resid", k): states.at(f"resid:{k}").float() for k in blocks}
             means = {site: h[labels == 1].mean(0) - h[labels == 0].mean(0) for site, h in found.items()}
             yield f"{name}, {position} position", Push(means, Scope())
@@ -136,8 +135,8 @@ def dosed(trial: Trial, push: Push, nats: float) -> Sized | None:
     return Sized(push, dose.scale.value, dose.cost.value)
 
 
-def concept(trial: Trial, name: str, full: bool) -> dict[str, Any]:
-    """Everything about one concept, as plain data."""
+def concept(trial: Trial, name: str, full: bool) -> Iterator[dict[str, Any]]:
+    """Everything about one concept, as plain data; again with more after each stage."""
     trial.say(f"{name}: readers")
     first, second = halves(ss.concept(name))
     chooser = state_reader(trial.subject, first)
@@ -148,32 +147,41 @@ def concept(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     best = tried[0]
     controls, sized, nats = trial.reporting, best["sized"], best["nats"]
     trial.say(f"{name}: {what} at {nats:g} nats")
-    found = measure(controls, sized, nats, readers, tokens, INSTRUCTIONS.get(name, ""))
-    trial.say(f"{name}: {found.read('states').beyond}")
-    pair = (controls.plain, controls.texts_of([sized])[0], controls.prompts.groups)
-    cost = cost_of(part(trial, ~trial.chosen_by), trial.replies, push.edits(sized.size), pair)
-    trial.say(f"{name}: perplexity {cost.perplexity}")
-    back = dosed(trial, push.opposite(), nats)
-    away = None if back is None else measure(controls, back, nats, readers[:1], None, kinds=("matched",))
-    points = []
-    for dose in trial.doses:
-        sized_at = sized if dose == nats else dosed(trial, push, dose)
-        if sized_at is not None:
-            points.append(point(trial, readers[0], sized_at, dose))
-    frame = window([one for one in points if one], controls.prompts.groups, trial.text.passages.groups)
-    trial.say(f"{name}: {frame.verdict}")
-    return {
+    found = {
         "concept": name,
         "push": what,
         "sites": push.site,
         "nats": nats,
         "scale": sized.size,
         "tried": [{key: value for key, value in one.items() if key != "sized"} for one in tried[1:]],
-        "effect": plain_data(found),
-        "away": None if away is None else plain_data(away),
-        "cost": plain_data(cost),
-        "window": plain_data(frame),
+        "away": None,
+        "cost": None,
+        "window": None,
     }
+    effect = measure(controls, sized, nats, readers, None, INSTRUCTIONS.get(name, ""))
+    trial.say(f"{name}: {effect.read('states').beyond}")
+    found["effect"] = plain_data(effect)
+    yield found
+    pair = (controls.plain, controls.texts_of([sized])[0], controls.prompts.groups)
+    cost = cost_of(part(trial, ~trial.chosen_by), trial.replies, push.edits(sized.size), pair)
+    trial.say(f"{name}: perplexity {cost.perplexity}")
+    found["cost"] = plain_data(cost)
+    yield found
+    points = []
+    for dose in trial.doses:
+        sized_at = sized if dose == nats else dosed(trial, push, dose)
+        if sized_at is not None:
+            points.append(point(trial, readers[0], sized_at, dose))
+    frame = window(points, controls.prompts.groups, trial.text.passages.groups)
+    trial.say(f"{name}: {frame.verdict}")
+    found["window"] = plain_data(frame)
+    yield found
+    found["effect"]["next_token"] = plain_data(measure(controls, sized, nats, [], tokens))["next_token"]
+    yield found
+    back = dosed(trial, push.opposite(), nats)
+    if back is not None:
+        found["away"] = plain_data(measure(controls, back, nats, readers[:1], None, kinds=("matched",)))
+        yield found
 
 
 def part(trial: Trial, which: np.ndarray[Any, np.dtype[np.bool_]]) -> NeutralText:
@@ -191,7 +199,7 @@ def point(trial: Trial, reader: Reader, sized: Sized, nats: float) -> Point:
     return Point(nats, np.nan_to_num(moves), np.nan_to_num(others), rises)  # an empty text moved nothing that can be read
 
 
-def ahead(trial: Trial, name: str, full: bool) -> dict[str, Any]:
+def ahead(trial: Trial, name: str, full: bool) -> Iterator[dict[str, Any]]:
     """The verdict before a push along the strand of the first half, and what came of it."""
     subject, controls = trial.subject, trial.reporting
     first, second = halves(ss.concept(name))
@@ -206,18 +214,18 @@ def ahead(trial: Trial, name: str, full: bool) -> dict[str, Any]:
     try:
         known = price(controls.bench, site, direction, "all") if full else None
         dose: Any = find_dose(controls.bench, site, direction, ASKED, price=known)
-    except StrandscopeError as error:
-        dose = str(error)
+    except StrandscopeError as error:  # such as: no size costs so much, which is a verdict
+        dose = error
     said = preflight(strand.name, site, ASKED, used, agreed, dose)
     trial.say(f"{name}: {said.verdict} ({said.why})")
     reader = state_reader(subject, second)
     beyond = (
         Reading.not_measured("no dose", unit="", method="")
-        if isinstance(dose, str)
+        if isinstance(dose, StrandscopeError)
         else _came(controls, reader, site, direction, dose)
     )
     trial.say(f"{name}: {beyond}, {outcome_of(beyond)}")
-    return {"concept": name, "preflight": plain_data(said), "beyond": plain_data(beyond), "outcome": outcome_of(beyond)}
+    yield {"concept": name, "preflight": plain_data(said), "beyond": plain_data(beyond), "outcome": outcome_of(beyond)}
 
 
 def _came(controls: Controls, reader: Reader, site: str, direction: torch.Tensor, dose: Any) -> Reading:
@@ -247,6 +255,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="where it runs (default: the GPU if there is one)")
     parser.add_argument("--only", nargs="+", metavar="JOB", help="such as effect:spanish preflight:harm (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--merge", action="store_true", help="put together what the parts in --out hold, and measure nothing")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new concept is begun after so many")
     return parser.parse_args()
 
@@ -257,61 +266,73 @@ def main() -> int:
     packs = PACKS if size.full else PACKS[:1]
     jobs = given.only or [f"effect:{name}" for name in packs if name in CONCEPTS] + [f"preflight:{name}" for name in packs]
     started, start = machine(), time.perf_counter()
+    if given.merge:
+        whole = json.loads(next(out.glob("part-*/effect.json")).read_text(encoding="utf-8"))
+        write(out, size, whole["machine"], whole["seconds"], merged(out), whole["facts"])
+        return 0
     subject = ss.load(given.model, device=given.device)  # before the others: a .gguf is converted once
     about = {"network": str(subject), "pushed at": "all positions of prompt and reply"}
     if torch.cuda.is_available():
         about["GPU"] = torch.cuda.get_device_name(0)
     if given.jobs > 1:
         del subject
-        with tempfile.TemporaryDirectory() as folder:
-            made = side_by_side(given, jobs, Path(folder))
+        made = side_by_side(given, jobs, out)
         write(out, size, started, time.perf_counter() - start, made, about)
     else:
         trial = Trial.of(subject, size)
         trial.say(str(subject))
         made = {"effect": [], "preflight": [], "failed": []}
         for job in jobs:
-            one(trial, job, size, made, late=time.perf_counter() - start > 60 * given.minutes)
+            late = time.perf_counter() - start > 60 * given.minutes
+            one(trial, job, size, made, late, lambda: write(out, size, started, time.perf_counter() - start, made, about))
             write(out, size, started, time.perf_counter() - start, made, about)
-    print((out / "effect.md").read_text(encoding="utf-8"))
+    if not out.name.startswith("part-"):
+        print((out / "effect.md").read_text(encoding="utf-8"))
     return 1 if made["failed"] else 0
 
 
 Made = dict[str, list[Any]]
 
 
-def one(trial: Trial, job: str, size: Size, made: Made, late: bool) -> None:
+def one(trial: Trial, job: str, size: Size, made: Made, late: bool, keep: Callable[[], None]) -> None:
     kind, _, name = job.partition(":")
     if late:
         made["failed"].append([job, "no time was left"])
         return
+    before = len(made[kind])
     try:
-        made[kind].append(WORK[kind](trial, name, size.full))
+        for found in WORK[kind](trial, name, size.full):
+            made[kind][before:] = [found]
+            keep()
     except (StrandscopeError, RuntimeError, ValueError) as error:  # named, and the next one runs
         made["failed"].append([job, f"{type(error).__name__}: {str(error)[:300]}"])
         trial.say(f"{job} failed\n{traceback.format_exc(limit=-5)}")
 
 
-def side_by_side(given: argparse.Namespace, jobs: Sequence[str], parts: Path) -> Made:
-    """Each job once, in so many processes; what they wrote, put together."""
+def side_by_side(given: argparse.Namespace, jobs: Sequence[str], out: Path) -> Made:
+    """Each job once, in so many processes; what they wrote, put together. Their files stay, should this process be ended."""
     running = []
     for number in range(min(given.jobs, len(jobs))):
-        folder = parts / str(number)
+        folder = out / f"part-{number}"
+        (folder / "effect.json").unlink(missing_ok=True)
         command = [sys.executable, __file__, "--model", given.model, "--device", given.device, "--minutes", str(given.minutes)]
         command += ["--out", str(folder), *(["--quick"] if given.quick else []), "--only", *jobs[number :: given.jobs]]
         running.append((folder, jobs[number :: given.jobs], subprocess.Popen(command, stdout=subprocess.DEVNULL)))
-    made: Made = {"effect": [], "preflight": [], "failed": []}
     for folder, asked, process in running:
         process.wait()
-        file = folder / "effect.json"
-        if not file.exists():
-            made["failed"] += [[job, f"its process ended with {process.returncode} and wrote nothing"] for job in asked]
-            continue
+        if not (folder / "effect.json").exists():
+            told = [[job, f"its process ended with {process.returncode} and wrote nothing"] for job in asked]
+            (folder / "effect.json").write_text(json.dumps({"made": {"effect": [], "preflight": [], "failed": told}}))
+    return merged(out)
+
+
+def merged(out: Path) -> Made:
+    """What the parts in this folder hold, together."""
+    made: Made = {"effect": [], "preflight": [], "failed": []}
+    for file in sorted(out.glob("part-*/effect.json")):
         part_of = json.loads(file.read_text(encoding="utf-8"))["made"]
         for kind in made:
             made[kind] += part_of[kind]
-        done = len(part_of["effect"]) + len(part_of["preflight"]) + len(part_of["failed"])
-        made["failed"] += [[job, f"its process ended with {process.returncode}"] for job in asked[done:]]
     for kind in ("effect", "preflight"):
         made[kind].sort(key=lambda found: PACKS.index(found["concept"]))
     return made
@@ -322,7 +343,8 @@ def write(out: Path, size: Size, started: dict[str, Any], took: float, made: Mad
     trouble = (Table("What failed", ("part", "why"), tuple(map(tuple, failed))),) if failed else ()
     results = Results(__doc__ or "", tuple(lines(found, verdicts)), (*tables(found, verdicts), *trouble), about)
     report = as_json("effect", results, started, size, took)
-    (out / "effect.md").write_text(as_markdown(report), encoding="utf-8")
+    if not out.name.startswith("part-"):
+        (out / "effect.md").write_text(as_markdown(report), encoding="utf-8")
     whole = json.dumps(report | {"made": made}, indent=1, ensure_ascii=False, allow_nan=False)
     (out / "effect.json").write_text(whole + "\n", encoding="utf-8")
 

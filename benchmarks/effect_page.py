@@ -22,6 +22,8 @@ def lines(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -
                         what, shift["beyond"], f"{one['push']}, {one['nats']:g} nats; p {shift['move']['null']['p']:.2g}", bound
                     )
                 )
+        if one["cost"] is None:
+            continue
         made += [
             _line(f"{one['concept']}: perplexity of neutral passages", one["cost"]["perplexity"], ""),
             _line(f"{one['concept']}: repetition", one["cost"]["repetition"], ""),
@@ -90,6 +92,7 @@ def tables(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) 
                 )
                 for one in found
                 for frame in [one["window"]]
+                if frame
                 for step in frame["curve"]
             ),
         )

@@ -13,14 +13,15 @@ import pushing
 import tiny_chat
 from strandscope.capture.predict import next_token_logprobs
 from strandscope.control.bench import Bench
-from strandscope.control.dose import find_dose
+from strandscope.control.dose import dose_of, find_dose
 from strandscope.control.preflight import Case, Outcome, Preflight, agreement, outcome_of, preflight, record, verdict_of
 from strandscope.control.push import Push
 from strandscope.control.use import use
-from strandscope.errors import InputError, StrandscopeError
+from strandscope.errors import InputError, StrandscopeError, TrustError
 from strandscope.reading import Null, Reading
 from strandscope.statistics.effect import shift
 from strandscope.strand.strand import Strand
+from strandscope.subject.attach import Scope
 from strandscope.subject.site import Site
 from strandscope.subject.subject import Subject
 from test_effect import LAST, asked, letter
@@ -83,10 +84,11 @@ AGREE, VAGUE, APART = read(0.5, 0.4, 0.6, 0.001), read(0.2, 0.05, 0.35, 0.2), re
         ("read and used", APART, 1.1, "will not"),
         ("cannot tell", AGREE, 1.1, "cannot tell"),
         ("read, and equivalent to no use at this position", AGREE, 1.1, "will not"),
-        ("read and used", AGREE, "no size costs so much", "will not"),
+        ("read and used", AGREE, InputError("no size costs so much"), "will not"),
+        ("read and used", AGREE, TrustError("rounding"), "cannot tell"),
     ],
 )
-def test_the_rules(use: str, agreed: Reading, excess: float | str, verdict: str) -> None:
+def test_the_rules(use: str, agreed: Reading, excess: float | StrandscopeError, verdict: str) -> None:
     found, why = verdict_of(use, agreed, excess)
     assert found == verdict and why
 
@@ -173,23 +175,23 @@ def came(subject: Subject, bench: Bench, direction: Tensor, size: float, text: s
 
 
 def test_the_record_on_planted_cases(subject: Subject, bench: Bench) -> None:
-    """Directions that write a letter, away from one, and one that moves all logits alike, on which no answer depends. The verdict
+    """Directions that write a letter, away from one, and one that nothing later reads. The verdict
     is wrong on a letter that the plain network next to never says: what small pushes do there tells nothing of larger ones."""
     cases = []
     for name, text, sign, strength in (("often", "z", 1, 3.0), ("away", "z", -1, 0.0), ("never", "q", 1, 3.0)):
         direction = sign * (letter(subject, text) if text == "q" else head_row(subject, bench, text))
         verdict, size = said(subject, bench, direction, strength)
         cases.append(Case(name, verdict.verdict, came(subject, bench, direction, size, text)))
-    everywhere, alike = Site.parse("module:lm_head"), torch.ones(64)
+    dead = Push({LAST: letter(subject, "z")}, Scope(positions=(0,)))  # after the last block nobody reads the first token's state
     with pytest.raises(StrandscopeError) as error:
-        find_dose(bench, everywhere, alike, 0.05)
-    agreed = agreement(rows_along(alike, 3.0), CODES, GROUPS)
-    verdict = preflight("planted", str(everywhere), 0.05, "cannot tell", agreed, str(error.value))
-    assert abs(moved(subject, bench, everywhere, alike, 100.0, "z")).max() < 1e-3
-    cases.append(Case("alike", verdict.verdict, "did not"))
+        dose_of(bench, dead, 0.05)
+    agreed = agreement(rows_along(letter(subject, "z"), 3.0), CODES, GROUPS)
+    verdict = preflight("planted", str(LAST), 0.05, "cannot tell", agreed, error.value)
+    assert bench.costs_under(dead.edits(100.0)).max() == 0
+    cases.append(Case("dead", verdict.verdict, "did not"))
     found = {case.name: (case.verdict, case.outcome) for case in cases}
     assert found["often"] == ("will steer", "steered")
-    assert found["alike"] == ("will not", "did not")
+    assert found["dead"] == ("will not", "did not")
     assert found["away"][0] != "will steer" and found["away"][1] != "steered"
     assert found["never"] == ("will not", "steered")
     right = record(cases).right

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, StrandscopeError
 from ..provenance import numpy_generator
 from ..reading import Null, Reading
 from ..statistics.paired import jackknife_variance
@@ -96,17 +96,19 @@ def agreement(states: Tensor, labels: Ints, groups: Ints, seed: int = 0) -> Read
     return Reading(float(value), ends[0], ends[1], LEVEL, len(held), COSINE, beside, f"{method}; jackknife over groups")
 
 
-def preflight(strand: str, site: str, nats: float, use: Use | str, agreement: Reading, dose: Dose | str) -> Preflight:
+def preflight(
+    strand: str, site: str, nats: float, use: Use | str, agreement: Reading, dose: Dose | StrandscopeError
+) -> Preflight:
     """The verdict by the rules of this module.
 
     Args:
         use: or why it could not be asked.
-        dose: of this push, or the sentence that says why no size costs so much.
+        dose: of this push, or what was raised in its place: InputError where no size costs so much.
     """
     said = use if isinstance(use, str) else use.verdict
-    if isinstance(dose, str):
-        predicted = Reading.not_measured(dose, unit="nats per next token", method="prediction of the cost")
-        edge = Reading.not_measured(dose, unit="lengths of the direction", method="prediction of the edge")
+    if isinstance(dose, StrandscopeError):
+        predicted = Reading.not_measured(str(dose), unit="nats per next token", method="prediction of the cost")
+        edge = Reading.not_measured(str(dose), unit="lengths of the direction", method="prediction of the edge")
         verdict, why = verdict_of(said, agreement, dose)
     else:
         predicted, edge = dose.predicted, dose.edge
@@ -115,9 +117,9 @@ def preflight(strand: str, site: str, nats: float, use: Use | str, agreement: Re
     return Preflight(strand, site, nats, verdict, why, said, agreement, predicted, edge)
 
 
-def verdict_of(use: str, agreement: Reading, excess: float | str) -> tuple[Verdict, str]:
-    """From the verdict of use, the agreement, and the measured cost over the predicted one (or why there is none)."""
-    if isinstance(excess, str):
+def verdict_of(use: str, agreement: Reading, excess: float | StrandscopeError) -> tuple[Verdict, str]:
+    """From the verdict of use, the agreement, and the measured cost over the predicted one (or what was raised in its place)."""
+    if isinstance(excess, InputError):
         return "will not", f"no size of the push costs so much: {excess}"
     if use.startswith("read, and equivalent to no use"):
         return "will not", f"the direction is {use}"
@@ -125,12 +127,15 @@ def verdict_of(use: str, agreement: Reading, excess: float | str) -> tuple[Verdi
         return "will not", f"the groups do not agree in one direction: {agreement}"
     p = agreement.null.p if agreement.null is not None else None
     agrees = p is not None and p <= ALPHA and agreement.low is not None and agreement.low > AGREE
-    near = 1 / FAR <= excess <= FAR
+    near = not isinstance(excess, StrandscopeError) and 1 / FAR <= excess <= FAR
     if use == "read and used" and agrees and near:
         return "will steer", f"read and used, and the groups agree: {agreement}"
     reasons = [] if use == "read and used" else [f"use: {use}"]
     reasons += [] if agrees else [f"agreement {agreement}"]
-    reasons += [] if near else [f"it costs {excess:.2g} times what small pushes foretell"]
+    if isinstance(excess, StrandscopeError):
+        reasons.append(f"its dose is not known: {excess}")
+    elif not near:
+        reasons.append(f"it costs {excess:.2g} times what small pushes foretell")
     return "cannot tell", "; ".join(reasons)
 
 

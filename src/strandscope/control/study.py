@@ -79,8 +79,8 @@ def study(
     bench, asked = _prompts(subject, spec, seed)
     tell("the verdict beforehand", 1, 5)
     verdict, dose = before(subject, strand, first, bench, spec, seed)
-    if isinstance(dose, str):
-        raise InputError(f"nats: {dose}")
+    if isinstance(dose, StrandscopeError):
+        raise dose
     tell("readers", 2, 5)
     readers = [state_reader(subject, second, seed), word_reader(second, seed)]
     tokens = token_reader(subject, second, seed)
@@ -103,8 +103,10 @@ def study(
     return Study(strand, verdict, effect, cost)
 
 
-def before(subject: Subject, strand: Strand, rows: Examples, bench: Bench, spec: Spec, seed: int) -> tuple[Preflight, Dose | str]:
-    """The verdict on a push along a strand, before it is tried, and its dose (or why there is none).
+def before(
+    subject: Subject, strand: Strand, rows: Examples, bench: Bench, spec: Spec, seed: int
+) -> tuple[Preflight, Dose | StrandscopeError]:
+    """The verdict on a push along a strand, before it is tried, and its dose (or what was raised in its place).
 
     Args:
         rows: those that the strand was found on.
@@ -115,11 +117,11 @@ def before(subject: Subject, strand: Strand, rows: Examples, bench: Bench, spec:
         said = use(subject, strand, rows, contexts=spec.contexts, draws=spec.draws, controls=spec.use_controls, seed=seed)
     except StrandscopeError as error:  # such as: no gradient at this site; the verdict says so
         said = str(error)
-    dose: Dose | str
+    dose: Dose | StrandscopeError
     try:
         dose = find_dose(bench, strand.site, strand.pattern[:, 0], spec.nats)
-    except StrandscopeError as error:
-        dose = str(error)
+    except StrandscopeError as error:  # such as: no size costs so much, which is a verdict
+        dose = error
     agreed = agreement(states, rows.labels, pairs_of(rows), seed)
     return preflight(strand.name, strand.site, spec.nats, said, agreed, dose), dose
 

@@ -25,7 +25,7 @@ from ..subject.site import Site
 from .bench import Bench
 from .edit import Ready, check_width, ready
 from .push import Push
-from .texts import replies
+from .texts import in_batches, replies
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
@@ -81,9 +81,8 @@ def texts_under(
         return []
     check_alike([sized.push for sized in pushes])
     tell = report or (lambda: None)
-    together = subject.anatomy.left_padding and subject.anatomy.batched
     room = ROWS.get(subject.device.type, ROWS_ELSEWHERE)
-    each = max(1, room // len(prompts)) if together else 1
+    each = max(1, room // len(prompts)) if in_batches(subject) else 1
     made: list[tuple[str, ...]] = []
     for start in range(0, len(pushes), each):
         part = pushes[start : start + each]
