@@ -48,7 +48,7 @@ from ..statistics.resample import group_folds
 SCHEMA = "strandscope/eraser/1"
 SAID = ("n", "counts", "shrinkages", "how", "leakage", "name", "site", "position", "classes", "fingerprint", "provenance")
 SPANS = ((), (0.5,), (0.9,), (0.97,), (0.5, 0.9), (0.7, 0.97))  # shrinkages among which is chosen, fewer before more
-WORTH = 0.015  # share of what LEACE leaves by which each further shrinkage must lower it
+WORTH = 0.006  # share of what LEACE leaves by which each further shrinkage must lower it
 FOLDS = 6  # of groups at most; to choose, an eraser is fitted without each two of them
 UNRELATED = 1e-8  # canonical correlation of states and classes that is rounding
 SAME = 1e-6  # sine of the angle to columns that are there, below which one more adds nothing
