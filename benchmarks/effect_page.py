@@ -9,44 +9,43 @@ from typing import Any
 from common import Line, Table
 from strandscope.control.preflight import Case, record
 
+COSTS = {
+    "perplexity": "perplexity of neutral passages",
+    "repetition": "repeated 4-grams in replies",
+    "accuracy": "next tokens predicted right",
+    "reply": "KL over a reply",
+}
+
 
 def lines(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> list[Line]:
-    made = []
+    made: list[Line | None] = []
     for one in found:
         for read in one["effect"]["reads"]:
             for kind, shift in read["against"].items():
-                what = f"{one['concept']}, {read['reader']}: effect beyond {kind} directions"
-                bound = 0.0 if (read["reader"], kind) == ("states", "matched") else None
-                made.append(
-                    _line(
-                        what, shift["beyond"], f"{one['push']}, {one['nats']:g} nats; p {shift['move']['null']['p']:.2g}", bound
-                    )
-                )
-        if one["cost"] is None:
-            continue
-        made += [
-            _line(f"{one['concept']}: perplexity of neutral passages", one["cost"]["perplexity"], ""),
-            _line(f"{one['concept']}: repetition", one["cost"]["repetition"], ""),
-            _line(f"{one['concept']}: accuracy of next tokens", one["cost"]["accuracy"], ""),
-            _line(f"{one['concept']}: KL over a reply", one["cost"]["reply"], ""),
-        ]
+                note = f"{one['push']}, {one['nats']:g} nats; p {shift['move']['null']['p']:.2g}"
+                made.append(_line(f"{one['concept']}, {read['reader']}: effect beyond {kind} directions", shift["beyond"], note))
+                if (read["reader"], kind) == ("states", "matched"):
+                    low, unit = float(shift["beyond"]["low"]), shift["beyond"]["unit"]
+                    made.append(Line(f"{one['concept']}, states: lower end of that interval", low, unit=unit, least=0.0))
+        costs = one["cost"] or {}
+        made += [_line(f"{one['concept']}: {name}", costs[key], "") for key, name in COSTS.items() if key in costs]
     cases = [Case(one["concept"], one["preflight"]["verdict"], one["outcome"]) for one in verdicts]
-    return [line for line in made if line is not None] + ([] if not cases else [_right(cases)])
+    made += [_right(cases)] if cases else []
+    return [line for line in made if line is not None]
 
 
 def _right(cases: Sequence[Case]) -> Line:
-    right = record(cases).right
-    return _line("pre-flight verdicts that came true", asdict(right), right.reason) or Line(
-        "pre-flight verdicts that came true", 0.0, n=0, note=right.reason
-    )
+    right, what = record(cases).right, "verdicts beforehand that came true"
+    said = sum(case.verdict != "cannot tell" for case in cases)
+    note = f"{said} of {len(cases)} said yes or no"
+    return _line(what, asdict(right), note) or Line(what, 0.0, n=0, note=right.reason)
 
 
-def _line(what: str, reading: dict[str, Any], note: str, above: float | None = None) -> Line | None:
+def _line(what: str, reading: dict[str, Any], note: str) -> Line | None:
     if reading["value"] is None:
         return None
     value, low, high = (float(reading[key]) for key in ("value", "low", "high"))
-    told = note if above is None else f"{note}; lower end {'above' if low > above else 'not above'} {above:g}"
-    return Line(what, value, low, high, reading["n"], reading["unit"], range_of="95 %", note=told.strip("; "))
+    return Line(what, value, low, high, reading["n"], reading["unit"], range_of="95 %", note=note)
 
 
 def tables(found: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
