@@ -19,7 +19,12 @@ from strandscope.io import load_tensors, save_tensors
 from strandscope.monitor.benign import benign, conversations, docstrings
 from strandscope.monitor.channels import Channel
 from strandscope.monitor.held import beside, held_out, parts
+from strandscope.monitor.judged import judge
 from strandscope.monitor.monitor import Monitor
+from strandscope.monitor.probability import platt
+from strandscope.monitor.threshold import calibrate
+from strandscope.provenance import numpy_generator
+from strandscope.statistics.resample import group_folds
 from strandscope.strand.find import find
 from strandscope.strand.strand import Strand
 from strandscope.subject.attach import hooks
@@ -179,6 +184,21 @@ def test_recall_and_probabilities_are_of_the_held_out_rows(subject: Subject, qui
     chance = judged.probability(scores)
     assert chance[rows.labels == 1].mean() > 0.6 > 0.4 > chance[rows.labels == 0].mean()
     assert monitor.judged["made up"].error.method.startswith("cross-fitted Platt")
+
+
+def test_probabilities_are_judged_by_fits_that_had_not_seen_the_row() -> None:
+    draw = np.random.default_rng(3)
+    truth = np.arange(60) % 2 == 1
+    scores, groups = draw.normal(size=60) + truth, np.arange(60)
+    threshold = calibrate(draw.normal(size=100), rate=0.05)
+    judged = judge("x", scores, truth, groups, threshold, (draw.normal(size=100), np.arange(100)), seed=5)
+    folds = group_folds(truth.astype(np.int64), groups, 5, numpy_generator(5, "probabilities", "x"))
+    chance = np.empty(60)
+    for fold in range(5):
+        chance[folds == fold] = platt(scores[folds != fold], truth[folds != fold])(scores[folds == fold])
+    order = np.argsort(chance)
+    wanted = sum(abs(truth[part].mean() - chance[part].mean()) * len(part) for part in np.array_split(order, 10)) / 60
+    assert judged.error.value == pytest.approx(wanted)
 
 
 def test_parts_share_no_group_and_leave_every_concept_the_same_benign_rows(quiet: Examples) -> None:

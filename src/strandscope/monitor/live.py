@@ -66,7 +66,10 @@ class Watched:
 
 
 class Live:
-    """What is going on under a monitor now. It can stand as the gate of a `Scope`: open for a row from its alarm on."""
+    """What is going on under a monitor now. It can stand as the gate of a `Scope`: open for a row from its alarm on.
+
+    `sequences` holds those that have ended, the scores of their tokens with them, until whoever watches for long clears it.
+    """
 
     def __init__(
         self,
