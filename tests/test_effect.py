@@ -270,6 +270,11 @@ def test_a_push_that_writes_the_concept_moves_its_texts_beyond_random_ones(subje
         for kind in ("matched", "isotropic"):
             assert read.against[kind].beyond.low > 0.2, (read.reader, kind)  # type: ignore[operator]
             assert read.against[kind].move.null.p <= 1 / 7 + 1e-9  # type: ignore[union-attr]
+    pushed, plain = controls.texts_of([sized])[0], controls.plain
+    others = [readers[1].score(texts).mean() for texts in controls.random_texts(push, NATS, "matched")]
+    beside = found.reads[1].against["matched"]
+    assert beside.move.value == pytest.approx((readers[1].score(pushed) - readers[1].score(plain)).mean())
+    assert beside.beyond.value == pytest.approx(readers[1].score(pushed).mean() - np.mean(others))
     assert found.reads[2].against == {} and "measures nothing" in found.reads[2].reason
     assert found.reads[2].beyond.status == "not measured"
     assert found.reads[0].instruction.status == "measured" and found.prompts == 16 and found.topics == 4

@@ -27,7 +27,7 @@ from .preflight import Preflight, agreement, preflight
 from .push import Push
 from .readers import halves, state_reader, token_reader, word_reader
 from .replies import ReplyBench
-from .together import Sized
+from .together import KINDS, Kind, Sized
 from .use import Use, use
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How much is spent. `texts` and `tokens` are random directions of each kind, for generated texts and for next tokens."""
+    """How much is spent. `texts` and `tokens` are random directions of each of `kinds`, for generated texts and for next
+    tokens."""
 
     nats: float = 0.3
     prompts: int = 60
@@ -46,6 +47,7 @@ class Spec:
     new_tokens: int = 48
     texts: int = 20
     tokens: int = 100
+    kinds: tuple[Kind, ...] = KINDS
     passages: int = 100
     passage_tokens: int = 128
     replies: int = 24
@@ -93,7 +95,7 @@ def study(
         tell("random directions and texts", count[0], 0)
 
     controls = Controls(subject, bench, asked, spec.new_tokens, spec.texts, spec.tokens, seed, told)
-    effect = measure(controls, sized, spec.nats, readers, tokens, INSTRUCTIONS.get(examples.name, ""))
+    effect = measure(controls, sized, spec.nats, readers, tokens, INSTRUCTIONS.get(examples.name, ""), spec.kinds)
     tell("costs", 4, 5)
     text = passages().subset(np.arange(spec.passages))
     replies = ReplyBench.replying(subject, spec.replies, seed, new_tokens=min(32, spec.new_tokens))
