@@ -22,7 +22,7 @@ from .progress import note, progress
     "--permutations", type=click.IntRange(min=1), default=19, show_default=True, help="Of the labels, for each line's null."
 )
 @click.option("--prompts", type=click.IntRange(min=2), default=48, show_default=True, help="Neutral prompts for the cost.")
-@click.option("--texts", type=click.IntRange(min=8), default=24, show_default=True, help="Neutral passages for the loss.")
+@click.option("--texts", type=click.IntRange(min=8), default=16, show_default=True, help="Neutral passages for the loss.")
 @click.option("--out", metavar="FILE", help="Save the eraser as FILE (.safetensors), and its certificate beside it (.json).")
 @options.seed
 @options.as_json

@@ -141,7 +141,7 @@ def certify(
     shrinkages: Sequence[float] | None = None,
     permutations: int = 19,
     prompts: int = 48,
-    texts: int = 24,
+    texts: int = 16,
     seed: int = 0,
     states: Activations | None = None,
     progress: Progress | None = None,
@@ -257,7 +257,7 @@ def _moved(states: Tensor, eraser: Eraser, groups: NDArray[np.int64]) -> Reading
     return mean_reading(taken, groups, "of the variance", "what is taken out of rows that the eraser has not seen")
 
 
-def damage(subject: Subject, site: Site, edit: Edit, *, prompts: int = 48, texts: int = 24, seed: int = 0) -> Damage:
+def damage(subject: Subject, site: Site, edit: Edit, *, prompts: int = 48, texts: int = 16, seed: int = 0) -> Damage:
     """Costs of an edit at all positions on the project's neutral prompts and passages."""
     if subject.tokenizer is None or not (subject.anatomy.tokens and subject.anatomy.causal and subject.anatomy.head):
         return Damage.not_measured(f"{subject.name} is no language model that takes text")
