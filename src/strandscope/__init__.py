@@ -24,6 +24,9 @@ _WHERE = {
     "Strand": ".strand.strand",
     "census": ".census.census",
     "steer": ".control.steer",
+    "hold": ".control.holding",
+    "Held": ".control.holding",
+    "Monitor": ".monitor.monitor",
     "Dose": ".control.dose",
     "Reading": ".reading",
     "audit": ".audit",
@@ -37,6 +40,8 @@ __all__ = [
     "Examples",
     "Finding",
     "Found",
+    "Held",
+    "Monitor",
     "Reading",
     "Report",
     "Site",
@@ -48,6 +53,7 @@ __all__ = [
     "census",
     "concept",
     "find",
+    "hold",
     "load",
     "selfcheck",
     "steer",
@@ -61,7 +67,10 @@ if TYPE_CHECKING:
     from .capture.record import capture as capture
     from .census.census import census as census
     from .control.dose import Dose as Dose
+    from .control.holding import Held as Held
+    from .control.holding import hold as hold
     from .control.steer import steer as steer
+    from .monitor.monitor import Monitor as Monitor
     from .reading import Reading as Reading
     from .report.finding import Finding as Finding
     from .report.finding import Report as Report

@@ -21,8 +21,12 @@ from .audit import audit
 from .calibrate import calibrate
 from .census import census
 from .doctor import doctor
+from .erase import erase
+from .export import export
 from .find import find
+from .monitor import monitor
 from .steer import steer
+from .watch import watch
 
 BUG = "This is a bug in Strandscope: please report it with the lines above and the command that led to it."
 
@@ -32,15 +36,16 @@ BUG = "This is a bug in Strandscope: please report it with the lines above and t
 def cli() -> None:
     """A measuring instrument for trained networks.
 
-    Find the directions a concept is read on in a network, with honest evidence, and push on them at a known dose. MODEL
-    is smollm2 (the embedded model), a hub id or id@revision, a folder, or a .gguf file.
+    Find the directions a concept is read on in a network, with honest evidence; push on them at a known dose, erase them
+    with a certificate, watch them with a guaranteed false-alarm rate. MODEL is smollm2 (the embedded model), a hub id or
+    id@revision, a folder, or a .gguf file.
 
     Exit codes: 0 done, 1 done and a gate failed, 2 usage or input, 3 something is missing, 4 the numbers cannot be trusted, 5
     a bug of ours, 130 interrupted.
     """
 
 
-for _command in (audit, find, census, steer, calibrate, doctor):
+for _command in (audit, find, census, steer, erase, monitor, watch, export, calibrate, doctor):
     cli.add_command(_command)
 
 

@@ -43,6 +43,7 @@ FEW = 48  # prompts on which a scale is corrected before many more are measured
 
 Floats = NDArray[np.float64]
 How = Literal["predicted and confirmed", "predicted, then corrected", "solved numerically: beyond the edge"]
+BEYOND: How = "solved numerically: beyond the edge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,23 @@ class Dose:
     predicted: Reading
     edge: Reading
     how: How
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it lies beyond the edge, where the measured cost is not within a fifth of the predicted one."""
+        return self.how == BEYOND
+
+    def require_within(self, what: str, within_the_law: bool) -> None:
+        """Refuse a dose beyond the edge where that is asked for.
+
+        Raises:
+            InputError: it is, and lies there.
+        """
+        if within_the_law and self.beyond:
+            raise InputError(
+                f"{what}: the dose lies beyond the edge of its prediction; ask for fewer nats, or leave out within_the_law "
+                "(--within-the-law)"
+            )
 
 
 def find_dose(
@@ -225,7 +243,7 @@ class _Search:
 
 def _how(cost: float, foretold: float, measured: int) -> How:
     if not abs(cost - foretold) < TOLERANCE * foretold:
-        return "solved numerically: beyond the edge"
+        return BEYOND
     return "predicted and confirmed" if measured == 1 else "predicted, then corrected"
 
 

@@ -146,11 +146,9 @@ def prepare(
     for act in acts:
         dose = act.dose(benches)
         doses.append(dose)
-        if dose is not None and dose.how.startswith("solved numerically"):
-            beyond = f"{act.term}: the dose lies beyond the edge of its prediction, so its size was solved numerically"
-            if within_the_law:
-                raise InputError(f"{beyond}; ask for fewer nats, or leave out within_the_law (--within-the-law)")
-            told.append(beyond)
+        if dose is not None and dose.beyond:
+            dose.require_within(f"edit {str(act.term)!r}", within_the_law)
+            told.append(f"{act.term}: the dose lies beyond the edge of its prediction, so its size was solved numerically")
         for site, pair in act.placed(dose):
             placed.setdefault(site, []).append(pair)
     return Held(expression, placed, tuple(doses), _cost(benches, placed), tuple(told))

@@ -119,6 +119,7 @@ def trial(
     positions: Applied = "all",
     chat: bool | None = None,
     dose_prompts: int = 100,
+    within_the_law: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Steering:
@@ -129,10 +130,12 @@ def trial(
     Args:
         along: pushes along the strand, before those along `n_random` random directions.
         chat: whether prompts, and the neutral prompts for the doses, are asked as chats; None is yes if there is a template.
+        within_the_law: refuse a dose along the strand that lies beyond the edge of its prediction.
         force: push although the strand was found in another network.
 
     Raises:
-        TrustError: the strand is from another network. InputError: no scale costs so much, or a prompt does not fit.
+        TrustError: the strand is from another network. InputError: no scale costs so much, a prompt does not fit, or a dose
+            lies beyond the edge.
     """
     strand.check(subject.fingerprint, force=force)
     check_wanted(nats, positions)
@@ -154,6 +157,8 @@ def trial(
     for name, direction in directions.items():
         told()
         dose = find_dose(bench, site, direction, nats, positions=positions, report=told)
+        if name in _SIGN:
+            dose.require_within(f"nats: got {nats:g} {name} {strand.name}", within_the_law)
         with _pushed(subject, site, direction, dose, positions):
             pushed.append(Pushed(name, dose, tuple(replies(subject, prompts, max_new_tokens, chat=chat))))
     told()

@@ -93,7 +93,8 @@ class Strand:
         if self.rank > 1 or len(classes) > 2:
             told = ", ".join(classes) or self.positive
             raise InputError(
-                f"strand {self.name!r}: tells {told} apart and has no one direction to push along; find one class against the rest"
+                f"strand {self.name!r}: tells {told} apart and has no one direction to push along; "
+                "find one class against the rest"
             )
         return self.pattern[:, 0]
 
