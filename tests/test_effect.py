@@ -15,6 +15,7 @@ import tiny_chat
 from strandscope.capture.examples import Examples
 from strandscope.capture.tokens import tokenise
 from strandscope.capture.tokenwise import predicted
+from strandscope.control import study as studying
 from strandscope.control.bench import Bench
 from strandscope.control.cost import NeutralText, cost_of, repeated
 from strandscope.control.edit import Add
@@ -158,6 +159,19 @@ def test_a_reader_of_nothing_says_that_it_does_not_read(subject: Subject) -> Non
         token_reader(subject, pack(told=False)),
     ):
         assert not reader.reads
+
+
+def test_what_tells_groups_apart_is_no_evidence_that_a_reader_reads() -> None:
+    """Each group has one label and a word of its own: to know the word is to know the label, of groups that were seen."""
+    draw = np.random.default_rng(0)
+    names = ["".join(draw.choice(list("klmnopqrstuvwxyz"), 6)) for _ in range(20)]
+    codes = draw.permutation(np.repeat([0, 1], 10))
+    rows = [
+        {"text": f"{name} {' '.join(draw.choice(list('abcdefgh'), 8))}", "label": int(code), "group": name}
+        for name, code in zip(names, codes, strict=True)
+        for _ in range(6)
+    ]
+    assert not word_reader(Examples.from_rows(rows, "groups")).reads
 
 
 def test_the_reader_of_tokens_scores_a_distribution_by_its_mean(subject: Subject) -> None:
@@ -381,20 +395,24 @@ def test_the_page_says_what_was_measured_and_the_record_goes_there_and_back(subj
     assert effects.verdict(effects.entry(away)) == "not measured"
 
 
-def test_a_study_finds_on_one_half_and_reads_by_the_other(subject: Subject) -> None:
+def test_a_study_finds_on_one_half_and_reads_by_the_other(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Spec(
         nats=0.05, prompts=8, dose_prompts=8, new_tokens=6, texts=2, tokens=3, passages=8, passage_tokens=16, replies=4,
         contexts=4, draws=8, use_controls=20,
     )  # fmt: skip
     told: list[str] = []
-    rows = pack(n=192)
+    rows, fitted = pack(n=192), []
+    states, words, tokens = studying.state_reader, studying.word_reader, studying.token_reader
+    monkeypatch.setattr(studying, "state_reader", lambda on, rows, seed: fitted.append(rows.digest) or states(on, rows, seed))
+    monkeypatch.setattr(studying, "word_reader", lambda rows, seed: fitted.append(rows.digest) or words(rows, seed))
+    monkeypatch.setattr(studying, "token_reader", lambda on, rows, seed: fitted.append(rows.digest) or tokens(on, rows, seed))
     found = study(subject, rows, spec, progress=lambda what, *_: told.append(what))
     first, second = halves(rows)
     made_from(found.strand, first)
     with pytest.raises(InputError):
         made_from(found.strand, second)
     assert [read.reader for read in found.effect.reads] == ["states", "words"] and found.effect.prompts == 8
-    assert found.effect.reads[1].auroc.n == len(second) and found.effect.cost == pytest.approx(0.05, rel=0.1)
+    assert fitted == [second.digest] * 3 and found.effect.cost == pytest.approx(0.05, rel=0.1)
     assert found.verdict.strand == "letters" and found.cost.reply.status == "measured" and "costs" in told
     assert pairs_of(rows).tolist() == rows.groups.tolist()
     with pytest.raises(InputError, match="are left beside those of the dose"):
