@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .finding import Curve, Point
+if TYPE_CHECKING:
+    from .finding import Curve, Point
 
 _BARS = "▁▂▃▄▅▆▇█"
 # What means something anywhere in a line, or starts a bare link; and what means something at its start.
