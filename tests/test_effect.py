@@ -163,7 +163,7 @@ def test_a_reader_of_nothing_says_that_it_does_not_read(subject: Subject) -> Non
 
 def test_what_tells_groups_apart_is_no_evidence_that_a_reader_reads() -> None:
     """Each group has one label and a word of its own: to know the word is to know the label, of groups that were seen."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(4)
     names = ["".join(draw.choice(list("klmnopqrstuvwxyz"), 6)) for _ in range(20)]
     codes = draw.permutation(np.repeat([0, 1], 10))
     rows = [
