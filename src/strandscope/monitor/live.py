@@ -223,21 +223,31 @@ class _Buffers:
         self.matrices: dict[str, Tensor] = dict(self.channels.matrices)
         self.products: dict[str, Tensor] = {}
         self.wide: dict[tuple[int, torch.device], Tensor] = {}  # states in fp32, shared by sites of one width
+        self._views: dict[str, tuple[torch.Size, Tensor, Tensor, Tensor, Tensor]] = {}
 
     def write(self, site: str, state: Tensor) -> None:
         """The hook: state (rows, positions, d) times the site's directions."""
+        shape, wide, flat, products, matrix = self._views.get(site) or self._view(site, state)
+        if state.shape != shape:
+            _, wide, flat, products, matrix = self._view(site, state)
+        wide.copy_(state.detach() if state.requires_grad else state)
+        torch.mm(flat, matrix, out=products)
+
+    def _view(self, site: str, state: Tensor) -> tuple[torch.Size, Tensor, Tensor, Tensor, Tensor]:
+        """The part of the buffers that states of this shape fill; kept, since decoded steps are all alike."""
         tokens = state.shape[0] * state.shape[1]
         if tokens > self.capacity or site not in self.products:
             self._grow(site, tokens, state)
-        wide = self.wide[state.shape[-1], state.device][:tokens]
-        wide.copy_(state.detach().reshape(tokens, -1))
-        torch.mm(wide, self.matrices[site], out=self.products[site][:tokens])
+        flat = self.wide[state.shape[-1], state.device][:tokens]
+        self._views[site] = (state.shape, flat.view(state.shape), flat, self.products[site][:tokens], self.matrices[site])
+        return self._views[site]
 
     def _grow(self, site: str, tokens: int, state: Tensor) -> None:
         if tokens > self.capacity:
             self.capacity = tokens
             self.products.clear()
             self.wide.clear()
+            self._views.clear()
         key = (state.shape[-1], state.device)
         if state.shape[-1] != len(self.matrices[site]):
             raise InputError(f"monitor: reads {len(self.matrices[site])} numbers at {site}, and the states are {key[0]} wide")
