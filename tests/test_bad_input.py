@@ -33,6 +33,7 @@ def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
     monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
     monkeypatch.setattr(stages, "use", tiny_audit.use)
+    monkeypatch.setattr(stages, "certify", tiny_audit.certify)
 
 
 def refused(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +183,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("spare", range(0, 9))
+@pytest.mark.parametrize("spare", range(0, 12))
 def test_a_full_disk_leaves_nothing_half_written(
     spare: int, model: Path, opened: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,11 +202,11 @@ def test_a_full_disk_leaves_nothing_half_written(
     command = ["audit", str(model), "--concept", told, "--out", str(out)]
     refused(command, 3, "the disk is full; free some room and run the same command again", capsys)
     left = files(out)
-    assert len(left) == min(spare, 6) and not any(Path(name).name.startswith(".") for name in left)
-    assert not any(name.startswith(("report", "strands")) for name in left)  # these three appear together or not at all
+    assert len(left) == min(spare, 8) and not any(Path(name).name.startswith(".") for name in left)
+    assert not any(name.startswith(("report", "strands", "erasers")) for name in left)  # these appear together or not at all
     monkeypatch.setattr(os, "fsync", flush)
     assert main(command) == 0
-    assert {"report.json", "report.md", "strands/told.safetensors"} <= files(out)
+    assert {"report.json", "report.md", "strands/told.safetensors", "erasers/told.safetensors"} <= files(out)
     resumed = json.loads((out / "report.json").read_text(encoding="utf-8"))["provenance"]["resumed"]
     assert ("told: find" in resumed) == (spare >= 3)  # about.txt, strand.safetensors, found.json
 

@@ -45,6 +45,7 @@ def quick_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "trial", tiny_audit.trial)
     monkeypatch.setattr(stages, "certificate", tiny_audit.certificate)
     monkeypatch.setattr(stages, "use", tiny_audit.use)
+    monkeypatch.setattr(stages, "certify", tiny_audit.certify)
 
 
 def python(code: str, *, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -98,7 +99,7 @@ def test_audit_prints_the_table_and_writes_the_folder(
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(json.loads(finding.schema_text())).validate(report)
     assert report["provenance"]["command"] == f"strandscope audit {model} --concept {told} --out {out} --seed 3"
-    assert sorted(path.name for path in out.iterdir()) == [".work", "report.json", "report.md", "strands"]
+    assert sorted(path.name for path in out.iterdir()) == [".work", "erasers", "report.json", "report.md", "strands"]
     assert main(["audit", model, "--concept", told, "--out", str(out), "--seed", "3", "--json"]) == 0
     again = capsys.readouterr()
     assert json.loads(again.out)["findings"] == report["findings"]

@@ -16,7 +16,17 @@ from strandscope.errors import InputError
 from strandscope.reading import Null, Reading
 from strandscope.report import finding as f
 from strandscope.report import table
+from strandscope.report.effects import (
+    AgainstEntry,
+    CostEntry,
+    EffectEntry,
+    EffectTexts,
+    PreflightEntry,
+    ReadEntry,
+)
+from strandscope.report.erasure import ErasureEntry, LeakEntry, PlaceEntry
 from strandscope.report.markdown import markdown
+from strandscope.report.monitored import ConceptMonitorEntry, EvaluationLine, MonitorEntry
 from strandscope.report.text import curve_lines, fenced, plain, sparkline, visible
 from strandscope.report.verdict import brief, concept_findings
 
@@ -117,6 +127,46 @@ def used(text: str = "why") -> f.UseEntry:
     return f.UseEntry(verdict="read and used", why=text, spread=0.1, agreement=0.7, times=2.0, nats=0.01, **readings)
 
 
+def look(unit: str, value: float = 0.7) -> Reading:
+    return Reading(value, value - 0.1, value + 0.1, 0.95, 64, unit, Null(0.5, 0.4, 0.6, 0.95, 19, 0.05, "permuted"), "by hand")
+
+
+def erasure(text: str = "text") -> ErasureEntry:
+    leak = LeakEntry(probe="linear", before=look("AUROC", 0.9), after=look("AUROC"), verdict="leaks", reason=text)
+    readings = {name: look("nats") for name in ("less", "moved", "kl", "loss", "added", "needed")}
+    return ErasureEntry(
+        name=text, classes=(text, "b"), site=text, position="last", verdict="leaks", rank=1, shrinkages=(0.5,), how="given",
+        file=text, places=(PlaceEntry(site=text, later=0, leaks=(leak,)), PlaceEntry(site=text, later=1, leaks=(leak,))),
+        bound=72_828, fitted_rows=40, fitted_groups=8, certified_rows=40, certified_groups=8, permutations=19, seed=0,
+        digest="0" * 64, fingerprint="a" * 64, **readings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def effect(text: str = "text") -> EffectEntry:
+    move = look("class distances")
+    against = AgainstEntry(kind="matched", move=move, beyond=move, wrong=look("share"), quantiles=(move, move, move))
+    read = ReadEntry(reader=text, told=text, auroc=look("AUROC"), against=(against,), instruction=move, reason="")
+    cost = CostEntry(**{name: look("nats") for name in ("perplexity", "entropy", "accuracy", "repetition", "reply")})
+    ahead = PreflightEntry(verdict="cannot tell", why=text, use=text, agreement=move, predicted=move, edge=move)
+    said = EffectTexts(prompt=text, said={"plain": text, "pushed": text})
+    return EffectEntry(
+        site=text, positions="all", nats=0.3, cost_measured=0.3, prompts=60, topics=20, empty=0, reads=(read,), next_token=read,
+        cost=cost, window=None, preflight=ahead, texts=(said,),
+    )  # fmt: skip
+
+
+def watched(text: str = "text") -> MonitorEntry:
+    line = EvaluationLine(how=text, auroc=look("AUROC"), recall=look("share"))
+    one = ConceptMonitorEntry(
+        concept=text, positive=text, sites=(text,), threshold=1.0, recall=look("share"), others=look("share"),
+        error=look("calibration error"), slope=1.0, intercept=0.0, evaluation=(line,),
+    )  # fmt: skip
+    return MonitorEntry(
+        aggregation="max", skip=0, template={"description": text}, fingerprint="a" * 64, rate=0.01, confidence=0.95, order=1,
+        sequences=300, rows=300, false_alarms=look("share"), concepts=(one,),
+    )  # fmt: skip
+
+
 def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
     one = measured(text=text)
     behind = f.ConceptEntry(
@@ -129,6 +179,8 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
         meaning=meaning(text),
         use=used(text),
         steering=pushes(text),
+        effect=effect(text),
+        erasure=erasure(text),
     )
     anatomy = f.Anatomy(family=text, blocks=3, width=8, sites=("resid",))
     lines = (f.Line(name="idle", status="passed", detail=text),)
@@ -153,9 +205,10 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
             selfcheck=lines,
         ),
         certificate=f.Certificate(status="not measured", reason="not calibrated"),
-        findings=concept_findings(one, 0.005, 1, used(text), pushes(text)),
+        findings=concept_findings(one, 0.005, 1, used(text), pushes(text), effect(text), erasure(text)),
         concepts=(behind,),
         census=f.Unmeasured(reason=text),
+        monitor=watched(text),
         provenance=provenance,
         **more,  # type: ignore[arg-type]
     )
@@ -164,7 +217,7 @@ def report(text: str = "text", mode: str = "full", **more: object) -> f.Report:
 def test_the_table_says_below_it_what_could_have_been_detected_where_nothing_was() -> None:
     made = report()
     assert "not detected" not in str(table.lines(made))
-    absent = replace(made, findings=concept_findings(measured(p=0.4), 0.4, 1, NOT, NOT))
+    absent = replace(made, findings=concept_findings(measured(p=0.4), 0.4, 1, NOT, NOT, NOT, NOT))
     assert table.lines(absent)[-2:] == [
         "",
         "harm was not detected: these 240 rows would have shown an AUROC from 0.62 [0.61, 0.63] on (power 0.8, asked alone)",
@@ -172,7 +225,7 @@ def test_the_table_says_below_it_what_could_have_been_detected_where_nothing_was
     few = measured(p=0.4)
     none = Reading.not_measured("so few rows would have detected none", unit="AUROC", method="power")
     few = replace(few, readings=replace(few.readings, detectable=none))
-    short = replace(made, findings=concept_findings(few, 0.4, 1, NOT, NOT))
+    short = replace(made, findings=concept_findings(few, 0.4, 1, NOT, NOT, NOT, NOT))
     assert table.lines(short)[-1] == "harm was not detected: so few rows would have detected none"
 
 
@@ -181,7 +234,7 @@ def test_published_schema_is_that_of_the_models_and_a_report_conforms() -> None:
     assert published.read_text(encoding="utf-8") == f.schema_text()
     made = json.loads(json.dumps(f.as_json(report(HOSTILE)), allow_nan=False))
     jsonschema.Draft202012Validator(json.loads(f.schema_text())).validate(made)
-    assert list(made) == ["schema", "subject", "certificate", "findings", "concepts", "census", "provenance"]
+    assert list(made) == ["schema", "subject", "certificate", "findings", "concepts", "census", "monitor", "provenance"]
     assert set(made["findings"][0]) == {"id", "question", "verdict", "reading", "detail"}
     assert set(made["findings"][0]["reading"]) == {
         "value", "low", "high", "level", "n", "unit", "null", "method", "status", "reason",
@@ -209,14 +262,14 @@ def test_a_report_accepts_nothing_but_findings() -> None:
 
 
 def found(p: float, corrected: float, concepts: int = 6, **more: object) -> dict[str, f.Finding]:
-    made = concept_findings(measured(p=p, **more), corrected, concepts, used(), pushes())  # type: ignore[arg-type]
+    made = concept_findings(measured(p=p, **more), corrected, concepts, used(), pushes(), NOT, NOT)  # type: ignore[arg-type]
     return {one.id: one for one in made}
 
 
 def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> None:
     assert [one.rpartition(".")[2] for one in found(0.005, 0.03)] == [
         "decodable", "best_site", "words", "length", "beyond_words", "beyond_length", "detectable", "examples_needed",
-        "used", "steer",
+        "used", "steer", "effect", "erasable",
     ]  # fmt: skip
     here = found(0.005, 0.03)["harm.decodable"]
     assert here.verdict == "detected" and "0.03" in here.detail and "6 concepts" in here.detail
@@ -225,7 +278,7 @@ def test_the_corrected_p_decides_and_a_miss_says_what_would_have_been_seen() -> 
     assert (
         "The smallest AUROC that these 240 rows would have called detected with power 0.8 is 0.62 [0.61, 0.63]." in missed.detail
     )
-    untested = concept_findings(measured(), None, 1, used(), pushes())[0]
+    untested = concept_findings(measured(), None, 1, used(), pushes(), NOT, NOT)[0]
     assert untested.verdict == "not tested"
 
 
@@ -242,7 +295,7 @@ def test_a_push_is_priced_and_not_scored() -> None:
     here = found(0.005, 0.005)["harm.steer"]
     assert here.verdict == "moved at 0.1 nats; read the texts" and here.reading.unit == "nats per next token"
     assert "effect: not measured (texts only)" in here.detail
-    without = concept_findings(measured(), 0.005, 1, NOT, f.Unmeasured(reason="it was not asked for"))[-1]
+    without = concept_findings(measured(), 0.005, 1, NOT, f.Unmeasured(reason="it was not asked for"), NOT, NOT)[-3]
     assert without.verdict == "not measured" and without.reading.reason == "it was not asked for"
 
 
@@ -256,7 +309,7 @@ def test_hostile_text_stays_text_in_the_page() -> None:
     assert not {"html_inline", "link_open", "image"} & set(inside)
     fences = [token.content for token in hostile if token.type == "fence"]
     shown = visible(HOSTILE) + "\n"
-    assert fences.count(shown) == 4  # one prompt, three texts
+    assert fences.count(shown) == 7  # one prompt, three texts of a push; one prompt, two texts of its effect
     page = markdown(report(HOSTILE))
     assert "\x1b" not in page and "\u202e" not in page and "\\x1b[31mred \\u202eevil" in page
 
@@ -338,5 +391,20 @@ def test_examples_that_are_there_are_held_against_those_that_are_needed(needed: 
     if needed is not None:
         reading = replace(one.readings.examples_needed, value=needed, low=needed, high=needed)
     one = replace(one, readings=replace(one.readings, examples_needed=reading))
-    made = {each.id: each.verdict for each in concept_findings(one, 0.005, 1, NOT, NOT)}
+    made = {each.id: each.verdict for each in concept_findings(one, 0.005, 1, NOT, NOT, NOT, NOT)}
     assert made["harm.examples_needed"] == verdict
+
+
+def test_what_was_erased_moved_and_watched_is_in_findings_and_page() -> None:
+    made = report()
+    assert made.finding("harm.erasable").verdict == "leaks" and made.finding("harm.erasable").reading == look("AUROC")
+    assert made.finding("harm.effect").verdict == "moves the texts"
+    page = markdown(made)
+    assert "## Erasure" in page and "### The effect on generated text" in page and "## Monitor" in page
+    unasked = f.Unmeasured(reason="nobody asked")
+    behind = replace(made.concepts[0], effect=unasked, erasure=unasked)
+    bare = markdown(replace(made, concepts=(behind,), monitor=unasked))
+    assert bare.count("Not measured: nobody asked.") == 2 and "harm: not measured (nobody asked)." in bare
+    none = concept_findings(measured(), 0.005, 1, NOT, NOT, unasked, unasked)
+    assert [found.verdict for found in none[-2:]] == ["not measured", "not measured"]
+    assert all(found.reading.reason == "nobody asked" for found in none[-2:])

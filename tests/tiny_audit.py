@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from strandscope.control.dose import Dose
+from strandscope.control.erase import Damage, Erasure, Place
 from strandscope.control.steer import Pushed, Steering
 from strandscope.control.use import Margin, Use
 from strandscope.reading import Null, Reading
 from strandscope.standards.certificate import Certificate, Line
+from strandscope.strand.erase import Eraser
+from strandscope.strand.leakage import Leak
 
 
 def dose(site: str, nats: float, prompts: int) -> Dose:
@@ -34,6 +39,7 @@ def trial(
     along: Sequence[str] = ("toward", "away"),
     chat: bool | None = None,
     positions: str = "all",
+    within_the_law: bool = False,
     force: bool = False,
     progress: Any = None,
 ) -> Steering:
@@ -65,6 +71,37 @@ def use(subject: Any, strand: Any, examples: Any, *, contexts: int, draws: int, 
         spread=0.1,
         agreement=0.7,
         margin=Margin(),
+    )
+
+
+def certify(subject: Any, examples: Any, site: str, *, seed: int, progress: Any) -> Erasure:
+    """What control.erase.certify returns, without a probe: a linear one that reads before and after, there and a block later."""
+    d = subject.d
+
+    def figure(value: float, unit: str) -> Reading:
+        return Reading(value, value * 0.9, value * 1.1, 0.95, 40, unit, None, "stand-in")
+
+    leak = Leak("linear", figure(0.9, "AUROC"), figure(0.7, "AUROC"), "leaks", "")
+    name = examples.name
+    about: dict[str, Any] = {"name": name, "site": str(site), "position": "last", "classes": examples.classes}
+    eraser = Eraser(
+        torch.zeros(d, 1), torch.zeros(d, 1), torch.zeros(d), 40, (20, 20), (), fingerprint=subject.fingerprint, **about
+    )
+    damage = Damage(figure(0.1, "nats per next token"), figure(3.0, "nats per token"), figure(0.05, "nats per token"))
+    return Erasure(
+        **about,
+        eraser=eraser,
+        places=(Place(str(site), 0, (leak,)), Place(str(site), 1, (leak,))),
+        less=figure(0.01, "AUROC"),
+        moved=figure(0.02, "share"),
+        damage=damage,
+        needed=figure(7e4, "rows"),
+        bound=72_828,
+        fitted=(40, 8),
+        certified=(40, 8),
+        permutations=19,
+        seed=seed,
+        digest="0" * 64,
     )
 
 

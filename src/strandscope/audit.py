@@ -24,36 +24,46 @@ from typing import Any
 
 from . import io
 from .errors import InputError, TrustError
+from .monitor.monitor import Monitor
 from .provenance import versions
 from .report import entries
 from .report.asked import Concept, checked, packs
 from .report.census import read
+from .report.effects import EffectEntry
+from .report.erasure import ErasureEntry
 from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, UseEntry, as_json
 from .report.kept import Kept
 from .report.markdown import markdown
+from .report.monitored import entry as monitor_entry
 from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
 from .report.table import lines
 from .report.verdict import concept_findings, is_detected
 from .statistics.resample import holm
+from .strand.erase import Eraser
 from .strand.strand import Strand
 from .subject.selfcheck import Check, selfcheck
 from .subject.subject import Subject
 
+NO_MONITOR = "none was given; `strandscope monitor` makes one, and `strandscope audit --monitor` puts it here"
 NO_CENSUS = "none was given; `strandscope census` takes one, and `strandscope audit --census` puts it here"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The report, and the strands it speaks of in the order of its concepts."""
+    """The report, and the strands and erasers it speaks of in the order of its concepts."""
 
     report: Report
     strands: tuple[Strand, ...]
+    erasers: tuple[Eraser | None, ...]
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """strands/*.safetensors, report.md and report.json: all of them, or on a full disk none."""
+        """strands/*.safetensors, erasers/*.safetensors, report.md and report.json: all of them, or on a full disk none."""
         with io.staged(folder) as target:
             for entry, strand in zip(self.report.concepts, self.strands, strict=True):
                 strand.save(target / entry.strand.file)
+            for entry, eraser in zip(self.report.concepts, self.erasers, strict=True):
+                if eraser is not None and isinstance(entry.erasure, ErasureEntry):
+                    eraser.save(target / entry.erasure.file)
             io.write_text(target / "report.md", markdown(self.report))
             io.write_json(target / "report.json", as_json(self.report))
 
@@ -70,7 +80,10 @@ def audit(
     quick: bool = False,
     steer: bool = True,
     calibrate: bool = True,
+    erase: bool | None = None,
+    effects: bool = False,
     census: str | os.PathLike[str] | None = None,
+    monitor: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Audit:
@@ -81,6 +94,9 @@ def audit(
         out: a folder to write the report to; an audit that was interrupted there goes on where it was.
         quick: two packs unless concepts are named, fewer and shorter texts; the report says so.
         calibrate: stand the quick certificate of this code on this machine beside the figures (made once, then kept).
+        erase: fit and certify an eraser of each concept; None is yes, except in a quick audit.
+        effects: score what a push does to generated texts, which takes minutes a concept.
+        monitor: a monitor of this network, as `strandscope monitor` writes it, to stand in the report.
         census: a census of this network, as `strandscope census` writes it (census.json or its folder), to stand in the report.
         command: what the reader can run to get this report again.
 
@@ -95,19 +111,24 @@ def audit(
     pushing, using = (QUICK, USING_QUICK) if quick else (FULL, USING)
     stages = Stages(subject, kept, seed, permutations_for(len(asked)), pushing, using, progress)
     counted = Unmeasured(reason=NO_CENSUS) if census is None else read(census, subject.fingerprint)
+    watched = Unmeasured(reason=NO_MONITOR) if monitor is None else monitor_entry(_own(Monitor.load(monitor), subject))
+    unasked = "a quick audit does not erase" if quick and erase is None else "it was not asked for" if erase is False else ""
     checks = _checked(subject, stages)
 
     found = [stages.find(one) for one in asked]
     corrected = holm([_p(measured) for measured, _ in found])
 
-    findings, behind = [], []
+    findings, behind, erasers = [], [], []
     for one, (measured, strand), p in zip(asked, found, corrected, strict=True):
         absent = "the concept was not detected" if not is_detected(p) else ""
         meaning = stages.describe(one, strand, absent)
         used = stages.use(one, strand, absent)
         pushed = stages.push(one, strand, absent or ("" if steer else "it was not asked for"))
-        findings += concept_findings(measured, p, len(asked), used, pushed)
-        behind.append(_behind(measured, meaning, used, pushed))
+        effect = stages.effect(one, absent or ("" if effects else "it was not asked for (--effects)"))
+        erasure, eraser = stages.erase(one, strand, unasked)
+        findings += concept_findings(measured, p, len(asked), used, pushed, effect, erasure)
+        behind.append(_behind(measured, meaning, used, pushed, effect, erasure))
+        erasers.append(eraser)
 
     report = Report(
         subject=entries.subject_entry(subject, checks),
@@ -115,6 +136,7 @@ def audit(
         findings=tuple(findings),
         concepts=tuple(behind),
         census=counted,
+        monitor=watched,
         provenance=Provenance(
             versions=versions(),
             seed=seed,
@@ -126,7 +148,7 @@ def audit(
             limits=_limits(quick, left_out),
         ),
     )
-    done = Audit(report, tuple(strand for _, strand in found))
+    done = Audit(report, tuple(strand for _, strand in found), tuple(erasers))
     if out is not None:
         done.write(out)
     return done
@@ -138,8 +160,18 @@ def _p(measured: Measured) -> float:
     return null.p
 
 
+def _own(monitor: Monitor, subject: Subject) -> Monitor:
+    monitor.check(subject.fingerprint)
+    return monitor
+
+
 def _behind(
-    measured: Measured, meaning: Meaning | Unmeasured, used: UseEntry | Unmeasured, pushed: Pushes | Unmeasured
+    measured: Measured,
+    meaning: Meaning | Unmeasured,
+    used: UseEntry | Unmeasured,
+    pushed: Pushes | Unmeasured,
+    effect: EffectEntry | Unmeasured,
+    erasure: ErasureEntry | Unmeasured,
 ) -> ConceptEntry:
     return ConceptEntry(
         name=measured.name,
@@ -151,6 +183,8 @@ def _behind(
         meaning=meaning,
         use=used,
         steering=pushed,
+        effect=effect,
+        erasure=erasure,
     )
 
 
@@ -171,7 +205,8 @@ def _limits(quick: bool, left_out: str) -> tuple[str, ...]:
         "last, and of one direction; what is not used there may be used elsewhere.",
         "The evidence holds for rows and groups such as these; other wordings, languages and lengths were not tried.",
         "“Not detected” is about this procedure and this many rows; it does not say that the network does not know the concept.",
-        "The effect of a push is shown in texts and not scored; a push in a random direction of the same cost stands beside it.",
+        "The texts of a push are shown and not scored; an effect, where it was measured (--effects), is that of a push of its "
+        "own, found on half of the rows.",
         "States were read at block outputs and at each row's last token only.",
         "Costs and ablations are measured in the network's own dtype; in bfloat16 rounding alone costs about 0.002 nats.",
     ]

@@ -28,6 +28,9 @@ from .progress import note, progress
 @click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
 @click.option("--no-steer", is_flag=True, help="Leave out the texts before and after a push.")
 @click.option("--no-calibrate", is_flag=True, help="Leave out the certificate of the estimators on this machine.")
+@click.option("--erase/--no-erase", default=None, help="An eraser of each concept, certified (default: not with --quick).")
+@click.option("--effects", is_flag=True, help="Score what pushes do to generated texts: minutes a concept.")
+@click.option("--monitor", metavar="FILE", help="A monitor of MODEL, as `strandscope monitor` wrote it, to stand in the report.")
 @click.option("--census", metavar="DIR", help="A census of MODEL, as `strandscope census` wrote it, to stand in the report.")
 @options.as_json
 @options.opening
@@ -39,13 +42,16 @@ def audit(
     quick: bool,
     no_steer: bool,
     no_calibrate: bool,
+    erase: bool | None,
+    effects: bool,
+    monitor: str | None,
     census: str | None,
     as_json: bool,
     **opening: Any,
 ) -> None:
     """Which concepts can be read in MODEL, where, with what certainty, and what happens when one is pushed on.
 
-    Writes report.json, report.md and strands/*.safetensors to --out and prints the verdicts. Interrupted and started again
+    Writes report.json, report.md, strands/ and erasers/ to --out and prints the verdicts. Interrupted and started again
     with the same --out, it goes on where it was.
 
     \b
@@ -62,6 +68,9 @@ def audit(
     subject = options.open_subject(model, **opening, check="none")
     from ..audit import audit as run
 
+    given = ["--quick"] * quick + ["--no-steer"] * no_steer + ["--no-calibrate"] * no_calibrate + ["--effects"] * effects
+    given += [] if erase is None else ["--erase" if erase else "--no-erase"]
+    given += (["--monitor", monitor] if monitor else []) + (["--census", census] if census else [])
     with progress() as report:
         done = run(
             subject,
@@ -71,9 +80,12 @@ def audit(
             quick=quick,
             steer=not no_steer,
             calibrate=not no_calibrate,
+            erase=erase,
+            effects=effects,
+            monitor=monitor,
             census=census,
             progress=report,
-            command=_command(model, concepts, out, seed, quick, no_steer, no_calibrate, census, opening),
+            command=_command(model, concepts, out, seed, given, opening),
         )
     if as_json:
         options.write_json(plain(done.report))
@@ -82,23 +94,7 @@ def audit(
     note(f"\nreport.md, report.json and strands/ are in {out}")
 
 
-def _command(
-    model: str,
-    concepts: tuple[str, ...],
-    out: str,
-    seed: int,
-    quick: bool,
-    no_steer: bool,
-    no_calibrate: bool,
-    census: str | None,
-    opening: dict[str, Any],
-) -> str:
+def _command(model: str, concepts: tuple[str, ...], out: str, seed: int, given: list[str], opening: dict[str, Any]) -> str:
     """The command that gives this report again."""
     words = ["strandscope", "audit", model, *[word for name in concepts for word in ("--concept", name)], "--out", out]
-    words += ["--seed", str(seed)] + ["--quick"] * quick + ["--no-steer"] * no_steer
-    words += (
-        ["--no-calibrate"] * no_calibrate + (["--census", census] if census else []) + ["--offline"] * bool(opening["offline"])
-    )
-    for name in ("dtype", "device", "revision"):
-        words += [f"--{name}", opening[name]] if opening[name] not in ("auto", None) else []
-    return shlex.join(words)
+    return shlex.join([*words, "--seed", str(seed), *given, *options.opening_words(opening)])

@@ -15,6 +15,9 @@ from pydantic import Field, TypeAdapter
 from ..errors import InputError
 from ..reading import Reading
 from .census import CensusEntry
+from .effects import EffectEntry
+from .erasure import ErasureEntry
+from .monitored import MonitorEntry
 from .record import Unmeasured as Unmeasured
 from .record import as_json as as_json
 from .record import from_json as from_json
@@ -262,6 +265,8 @@ class ConceptEntry:
     meaning: Meaning | Unmeasured
     use: UseEntry | Unmeasured
     steering: Pushes | Unmeasured
+    effect: EffectEntry | Unmeasured
+    erasure: ErasureEntry | Unmeasured
 
 
 @record
@@ -286,6 +291,7 @@ class Report:
     findings: tuple[Finding, ...]
     concepts: tuple[ConceptEntry, ...]
     census: CensusEntry | Unmeasured
+    monitor: MonitorEntry | Unmeasured
     provenance: Provenance
 
     def finding(self, name: str) -> Finding:

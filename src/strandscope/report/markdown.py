@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..reading import Reading
-from . import census_page, table
+from . import census_page, erasure, monitored, table
+from .effects import section as effect_section
 from .finding import Certificate, ConceptEntry, Finding, Meaning, Pushes, Report, TokenRow, Unmeasured, Word
 from .text import fenced, plain, sparkline
 from .verdict import brief
@@ -24,6 +25,8 @@ def markdown(report: Report) -> str:
         *_verdicts(report),
         *_subject(report),
         *[part for entry in report.concepts for part in _concept(report, entry)],
+        *_erasures(report),
+        *_monitor(report),
         *_census(report),
         *_method(report),
         *_limits(report),
@@ -104,6 +107,7 @@ def _concept(report: Report, entry: ConceptEntry) -> list[str]:
         *_meaning(entry),
         *_use(entry),
         *_steering(entry),
+        *_effect(entry),
     ]
 
 
@@ -218,6 +222,25 @@ def _steering(entry: ConceptEntry) -> list[str]:
     if isinstance(entry.steering, Unmeasured):
         return [head, f"Not measured: {plain(entry.steering.reason)}."]
     return [head, _doses(entry.steering), *_texts(entry.steering)]
+
+
+def _effect(entry: ConceptEntry) -> list[str]:
+    if isinstance(entry.effect, Unmeasured):
+        return ["### The effect on generated text", f"Not measured: {plain(entry.effect.reason)}."]
+    return effect_section(entry.effect)
+
+
+def _erasures(report: Report) -> list[str]:
+    made = [entry.erasure for entry in report.concepts if not isinstance(entry.erasure, Unmeasured)]
+    left = [(entry.name, entry.erasure.reason) for entry in report.concepts if isinstance(entry.erasure, Unmeasured)]
+    said = [f"{plain(name)}: not measured ({plain(reason)})." for name, reason in left]
+    return [*(erasure.section(made) or ["## Erasure"]), *said]
+
+
+def _monitor(report: Report) -> list[str]:
+    if isinstance(report.monitor, Unmeasured):
+        return ["## Monitor", f"Not measured: {plain(report.monitor.reason)}."]
+    return monitored.section(report.monitor)
 
 
 def _doses(steering: Pushes) -> str:

@@ -16,17 +16,22 @@ from torch import Tensor
 
 from ..capture.examples import Examples
 from ..capture.record import capture
+from ..control.erase import certify
 from ..control.steer import trial
+from ..control.study import study
 from ..control.use import use
 from ..errors import InputError, TrustError
 from ..provenance import digest, versions
 from ..standards.certificate import certificate
+from ..strand.erase import Eraser
 from ..strand.find import find
 from ..strand.strand import Strand
 from ..subject.port import scores
 from ..subject.subject import Subject
-from . import entries
+from . import effects, entries
 from .asked import Asked
+from .effects import EffectEntry
+from .erasure import ErasureEntry, erasure_entry
 from .finding import Certificate, Meaning, Measured, Pushes, Unmeasured, UseEntry
 from .kept import Kept
 
@@ -166,6 +171,42 @@ class Stages:
             return Unmeasured(reason=str(error))
         self.kept.put(key, "pushes", made)
         return made
+
+    def effect(self, asked: Asked, absent: str) -> EffectEntry | Unmeasured:
+        """What a push along the strand of half of the rows does to texts, read by readers of the other half, and its cost."""
+        absent = absent or _cannot_push(self.subject, asked)
+        if absent:
+            return Unmeasured(reason=absent)
+        key = self._key("effect", asked)
+        before = self._before(key, "effect", EffectEntry, f"{asked.name}: effect")
+        if before is not None:
+            return before
+        try:
+            found = study(self.subject, asked.examples, seed=self.seed, progress=self._told(asked))
+        except (InputError, TrustError) as error:  # such as: too few groups for two halves; the rest of the audit stands
+            return Unmeasured(reason=str(error))
+        made = effects.entry(found.effect, found.cost, None, found.verdict)
+        self.kept.put(key, "effect", made)
+        return made
+
+    def erase(self, asked: Asked, strand: Strand, absent: str) -> tuple[ErasureEntry | Unmeasured, Eraser | None]:
+        """An eraser at the strand's site with its certificate; of concepts that were not detected too."""
+        if absent:
+            return Unmeasured(reason=absent), None
+        key = self._key("erase", asked, permutations=self.permutations)
+        stage, path = f"{asked.name}: erasure", self.kept.file(key, "eraser.safetensors")
+        before = self._before(key, "erasure", ErasureEntry, stage)
+        if before is not None and path is not None:
+            return before, Eraser.load(path)
+        try:
+            made = certify(self.subject, asked.examples, strand.site, seed=self.seed, progress=self._told(asked))
+        except (InputError, TrustError) as error:  # such as: too few rows for two halves; the rest of the audit stands
+            return Unmeasured(reason=str(error)), None
+        entry = erasure_entry(made, f"erasers/{asked.file}")
+        if path is not None:
+            made.eraser.save(path)
+            self.kept.put(key, "erasure", entry)
+        return entry, made.eraser
 
     def _told(self, asked: Asked) -> Callable[[str, int, int], None]:
         return lambda name, done, of: self.say(f"{asked.name}: {name}", done, of)

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..reading import Reading
+from . import effects
+from .effects import EffectEntry
+from .erasure import ErasureEntry
+from .erasure import sentence as erased
 from .finding import Finding, Measured, Pushes, Unmeasured, UseEntry
 
 LEVEL = 0.05
@@ -18,7 +22,13 @@ NO_EFFECT = "effect: not measured (texts only)"
 
 
 def concept_findings(
-    measured: Measured, corrected: float | None, concepts: int, used: UseEntry | Unmeasured, steering: Pushes | Unmeasured
+    measured: Measured,
+    corrected: float | None,
+    concepts: int,
+    used: UseEntry | Unmeasured,
+    steering: Pushes | Unmeasured,
+    effect: EffectEntry | Unmeasured,
+    erasure: ErasureEntry | Unmeasured,
 ) -> tuple[Finding, ...]:
     """The findings of one concept; `corrected` is its p after Holm's correction over so many concepts."""
     return (
@@ -30,6 +40,8 @@ def concept_findings(
         _needed(measured),
         _used(measured, used),
         _steer(measured, steering),
+        _effect(measured, effect),
+        _erased(measured, erasure),
     )
 
 
@@ -143,6 +155,23 @@ def _steer(measured: Measured, steering: Pushes | Unmeasured) -> Finding:
         f"Written at {dose.site}, {dose.positions} positions; the push is {brief(dose.scale)} {dose.scale.unit}; {NO_EFFECT}."
     )
     return _finding(measured, "steer", question, f"moved at {cost} nats; read the texts", dose.cost, detail)
+
+
+def _effect(measured: Measured, effect: EffectEntry | Unmeasured) -> Finding:
+    question = f"Does a push along {measured.name} move what the network writes, beyond random pushes of the same cost?"
+    if isinstance(effect, Unmeasured):
+        reading = Reading.not_measured(effect.reason, unit="class distances", method="scores of generated texts")
+        return _finding(measured, "effect", question, "not measured", reading, "")
+    detail = f"At {effect.nats:g} nats, re-read by readers without a part in the push; {effect.prompts} prompts."
+    return _finding(measured, "effect", question, effects.verdict(effect), effects.headline(effect), detail)
+
+
+def _erased(measured: Measured, erasure: ErasureEntry | Unmeasured) -> Finding:
+    question = f"Can {measured.name} be erased where it is read best, so that no probe reads it there or in the next two blocks?"
+    if isinstance(erasure, Unmeasured):
+        reading = Reading.not_measured(erasure.reason, unit="AUROC", method="probes on rows that the eraser has not seen")
+        return _finding(measured, "erasable", question, "not measured", reading, "")
+    return _finding(measured, "erasable", question, erasure.verdict, erasure.worst.after, erased(erasure))
 
 
 def _finding(measured: Measured, name: str, question: str, verdict: str, reading: Reading, detail: str) -> Finding:
