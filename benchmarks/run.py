@@ -24,6 +24,7 @@ ORDER = (
     "hold",
     "watch",
     "erase",
+    "leakage",
     "agop",
     "rfm",
     "many",
