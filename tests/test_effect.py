@@ -391,6 +391,12 @@ def test_the_page_says_what_was_measured_and_the_record_goes_there_and_back(subj
         assert "measures nothing" in text and "window of use: a window" in text.replace("\\", "") and "0.3 to 1 nats" in text
         assert f"{found.reads[0].beyond.value:.2f}" in text
     assert controls.plain[0].strip() in page and "KL over a reply | not measured" in page
+    against = found.reads[0].against["matched"]
+    for low, value, high, said in ((-0.5, -0.4, -0.3, "moves the texts away"), (-0.09, 0.0, 0.09, "no effect beyond random"),
+                                   (-0.2, 0.1, 0.4, "cannot tell")):  # fmt: skip
+        seen = replace(against, beyond=replace(against.beyond, value=value, low=low, high=high))
+        other = replace(found, reads=(replace(found.reads[0], against={"matched": seen}),))
+        assert effects.verdict(effects.entry(other)) == said
     away = replace(found, reads=(replace(found.reads[1]),))
     assert effects.verdict(effects.entry(away)) == "not measured"
 

@@ -56,6 +56,13 @@ class Spec:
     use_controls: int = 100
 
 
+# For two CPU cores (SmolLM2-135M: some five minutes a concept, hours in full): the interval of an effect is twice as wide.
+SMALL = Spec(
+    prompts=20, dose_prompts=24, new_tokens=24, tokens=20, kinds=("matched",), passages=25, passage_tokens=64, replies=12,
+    contexts=24, use_controls=60,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """`verdict` was given before the push; `strand` is that of half of the rows."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..control.preflight import Preflight
     from ..control.window import Step, Window
 
+NONE = 0.1  # class distances
 KINDS = {"matched": "directions with the states' covariance", "isotropic": "directions at random"}
 
 
@@ -178,11 +179,15 @@ def headline(made: EffectEntry) -> Reading:
 
 
 def verdict(made: EffectEntry) -> str:
-    """What is said of a push by its headline."""
+    """What is said of a push by its headline; no effect only where the whole interval says so."""
     reading = headline(made)
     if reading.value is None or reading.low is None or reading.high is None:
         return "not measured"
-    return "moves the texts" if reading.low > 0 else "moves the texts away" if reading.high < 0 else "no effect beyond random"
+    if reading.low > 0:
+        return "moves the texts"
+    if reading.high < 0:
+        return "moves the texts away"
+    return "no effect beyond random" if reading.low > -NONE and reading.high < NONE else "cannot tell"
 
 
 COSTS = ("perplexity", "entropy", "accuracy", "repetition", "reply")
@@ -216,7 +221,7 @@ HEADER = ("read by", "AUROC", "beside", "effect", "beyond them", "p", "wrong way
 
 def _rows(read: ReadEntry) -> list[tuple[str, ...]]:
     if not read.against:
-        return [(read.reader, _short(read.auroc), "not measured", read.reason, "", "", "", "")]
+        return [(read.reader, _short(read.auroc), "not measured", "", "", "", "", read.reason)]
     return [
         (
             read.reader,
