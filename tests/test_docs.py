@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from strandscope.capture.examples import Examples
 from strandscope.cli.main import cli
+from strandscope.control import holding
+from strandscope.monitor import monitor
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
@@ -52,8 +56,23 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 @pytest.mark.real
-def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, one block after the other; on fewer prompts and benign sequences, which it does not name."""
+    plain, whole = holding.Benches, monitor.project_benign
+    monkeypatch.setattr(holding, "Benches", lambda subject: plain(subject, prompts=16, replies=4))
+    monkeypatch.setattr(monitor, "project_benign", lambda chats: one_a_group(whole(chats), 70))
+    space: dict[str, Any] = {}
     for block in blocks(ROOT / "README.md", "python"):
-        exec(compile(block, "README.md", "exec"), {})  # noqa: S102
+        exec(compile(block, "README.md", "exec"), space)  # noqa: S102
     printed = capsys.readouterr().out
+    assert "nats per next token" in printed and "share of sequences" in printed
     assert "AUROC" in printed and "sentiment at resid:" in printed
+
+
+def one_a_group(rows: Examples, groups: int) -> Examples:
+    """The shortest row of each of so many groups."""
+    shortest: dict[int, int] = {}
+    for number, (group, row) in enumerate(zip(rows.groups.tolist(), rows.rows, strict=True)):
+        if group not in shortest or len(str(row.input)) < len(str(rows.rows[shortest[group]].input)):
+            shortest[group] = number
+    return rows.subset(sorted(shortest.values())[:groups])

@@ -95,7 +95,7 @@ def audit(
         quick: two packs unless concepts are named, fewer and shorter texts; the report says so.
         calibrate: stand the quick certificate of this code on this machine beside the figures (made once, then kept).
         erase: fit and certify an eraser of each concept; None is yes, except in a quick audit.
-        effects: score what a push does to generated texts, which takes minutes a concept.
+        effects: score what a push does to generated texts: minutes a concept; on a CPU with fewer prompts and random pushes.
         monitor: a monitor of this network, as `strandscope monitor` writes it, to stand in the report.
         census: a census of this network, as `strandscope census` writes it (census.json or its folder), to stand in the report.
         command: what the reader can run to get this report again.

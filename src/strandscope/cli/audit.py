@@ -91,7 +91,7 @@ def audit(
         options.write_json(plain(done.report))
     else:
         click.echo(str(done))
-    note(f"\nreport.md, report.json and strands/ are in {out}")
+    note(f"\nreport.md, report.json, strands/ and erasers/ are in {out}")
 
 
 def _command(model: str, concepts: tuple[str, ...], out: str, seed: int, given: list[str], opening: dict[str, Any]) -> str:

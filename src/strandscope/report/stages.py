@@ -18,7 +18,7 @@ from ..capture.examples import Examples
 from ..capture.record import capture
 from ..control.erase import certify
 from ..control.steer import trial
-from ..control.study import study
+from ..control.study import SMALL, Spec, study
 from ..control.use import use
 from ..errors import InputError, TrustError
 from ..provenance import digest, versions
@@ -177,12 +177,13 @@ class Stages:
         absent = absent or _cannot_push(self.subject, asked)
         if absent:
             return Unmeasured(reason=absent)
-        key = self._key("effect", asked)
+        spec = SMALL if self.subject.device.type == "cpu" else Spec()  # minutes on either; on a CPU the full one takes hours
+        key = self._key("effect", asked, spec=asdict(spec))
         before = self._before(key, "effect", EffectEntry, f"{asked.name}: effect")
         if before is not None:
             return before
         try:
-            found = study(self.subject, asked.examples, seed=self.seed, progress=self._told(asked))
+            found = study(self.subject, asked.examples, spec, seed=self.seed, progress=self._told(asked))
         except (InputError, TrustError) as error:  # such as: too few groups for two halves; the rest of the audit stands
             return Unmeasured(reason=str(error))
         made = effects.entry(found.effect, found.cost, None, found.verdict)
@@ -199,7 +200,7 @@ class Stages:
         if before is not None and path is not None:
             return before, Eraser.load(path)
         try:
-            made = certify(self.subject, asked.examples, strand.site, seed=self.seed, progress=self._told(asked))
+            made = certify(self.subject, asked.examples, strand.site, seed=self.seed, progress=self.say)
         except (InputError, TrustError) as error:  # such as: too few rows for two halves; the rest of the audit stands
             return Unmeasured(reason=str(error)), None
         entry = erasure_entry(made, f"erasers/{asked.file}")
