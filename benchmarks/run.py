@@ -32,9 +32,10 @@ ORDER = (
     "level",
     "others",
     "interop",
+    "effect",
     "scale",
 )  # timings first
-HERE_TOO = tuple(name for name in ORDER if name != "scale" or torch.cuda.is_available())  # which needs a GPU
+HERE_TOO = tuple(name for name in ORDER if name not in ("effect", "scale") or torch.cuda.is_available())  # which needs a GPU
 
 
 def execute(name: str, out: Path, options: list[str]) -> bool:

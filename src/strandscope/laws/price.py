@@ -35,6 +35,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..reading import Reading
+from ..statistics.effect import half_width
 from ..statistics.paired import jackknife_variance
 from ..statistics.pairs import freedom
 from .law import Control, Law, LawResult, judge
@@ -247,17 +248,6 @@ def mean_reading(values: Floats, topics: Ints, unit: str, method: str) -> Readin
     """The mean over rows of values that are never negative, its interval clustered by topic (t with topics − 1 degrees)."""
     mean, reach = float(values.mean()), half_width(values, topics)
     return Reading(mean, max(0.0, mean - reach), mean + reach, LEVEL, len(values), unit, None, method)
-
-
-def half_width(values: Floats, topics: Ints, level: float = LEVEL) -> float:
-    """Of the interval of the mean, clustered by topic."""
-    _, topic = np.unique(topics, return_inverse=True)
-    count = int(topic.max()) + 1
-    if count < 2:
-        raise InputError("topics: got 1, wanted at least 2, for an interval over topics")
-    sums = np.bincount(topic, values - values.mean(), count)
-    error = math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values)
-    return float(student.ppf(0.5 + level / 2, count - 1)) * error
 
 
 def _one_out(topics: Ints) -> Floats:

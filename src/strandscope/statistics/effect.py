@@ -109,7 +109,7 @@ def quantile(values: Floats, topics: Ints, share: float, unit: str, method: str)
     return Reading(at, min(at, ends[0]), max(at, ends[1]), LEVEL, n, unit, None, how)
 
 
-def half_width(values: Floats, topics: Ints) -> float:
+def half_width(values: Floats, topics: Ints, level: float = LEVEL) -> float:
     """Of the interval of the mean, clustered by topic (t with topics − 1 degrees)."""
     _, topic = np.unique(topics, return_inverse=True)
     count = int(topic.max()) + 1
@@ -117,4 +117,4 @@ def half_width(values: Floats, topics: Ints) -> float:
         raise InputError("topics: got 1, wanted at least 2, for an interval over topics")
     sums = np.bincount(topic, values - values.mean(), count)
     error = math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values)
-    return float(student.ppf(0.5 + LEVEL / 2, count - 1)) * error
+    return float(student.ppf(0.5 + level / 2, count - 1)) * error
