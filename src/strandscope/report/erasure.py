@@ -198,7 +198,7 @@ def section(entries: Sequence[ErasureEntry]) -> list[str]:
 
 
 def _one(entry: ErasureEntry) -> list[str]:
-    head = ("probe", *(f"{plain(place.site)} {word}" for place in entry.places for word in ("before", "after", "")))
+    head = ("probe", *(f"{plain(place.site)} {word}" for place in entry.places for word in ("before", "after", "verdict")))
     rows = [
         (
             entry.places[0].leaks[number].probe,
