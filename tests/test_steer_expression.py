@@ -85,6 +85,12 @@ def test_so_is_one_along_a_strands_file(model: Path, strands: Path, capsys: pyte
     assert "nats: got 0.8 toward yes: the dose lies beyond the edge" in capsys.readouterr().err
 
 
+def test_a_cost_that_is_not_measured_says_why(model: Path, strands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert steer(model, "1lengths*yes@when(no>0)", "hello", "--strands", str(strands)) == 0
+    out = capsys.readouterr().out
+    assert "1lengths*yes@when(no>0), its cost not measured: a term opens by an alarm, or by a site that comes after it" in out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -95,7 +95,8 @@ def _write(as_json: bool, made: Any, subject: Any, chat: bool, prompt: str, plai
         options.write_json({"network": subject.fingerprint, "chat": chat, "prompt": prompt, "plain": plain, **held, "held": said})
         return
     click.echo(f"plain:\n{visible(plain)}\n")
-    click.echo(f"{made.expression}, {brief(made.cost)} {made.cost.unit} for all of it:")
+    cost = f"{brief(made.cost)} {made.cost.unit} for all of it"
+    click.echo(f"{made.expression}, {cost if made.cost.value is not None else f'its cost not measured: {made.cost.reason}'}:")
     for term, dose in zip(made.expression.terms, made.doses, strict=True):
         if dose is not None:
             size = f"{brief(dose.scale)} {dose.scale.unit}, {dose.how}"
