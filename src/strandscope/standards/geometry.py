@@ -109,7 +109,7 @@ def large(draw: Draw) -> Outcome:
     Bands(error=1e-9),
     (2, 5, 20),
     Mutation("missing square: tr M for (tr M)²", participation_of, "** 2 / square", "/ square"),
-    Mutation("shards merged about their own means", Moments._join, "torch.outer(apart, apart)", "0 * torch.outer(apart, apart)"),
+    Mutation("shards merged about their own means", Moments._join, "alpha=self.n * n / total", "alpha=0.0"),
     source="characters of Z/p",
     unit="of 6",
 )

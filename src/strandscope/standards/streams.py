@@ -29,7 +29,7 @@ def shards(draw: Draw, rows: Tensor) -> list[Tensor]:
     "Σ(x − mean)(x − mean)ᵀ/(n − 1)",
     Bands(error=1e-7),
     (3, 10, 100),
-    Mutation("shards merged about their own means", Moments._join, "torch.outer(apart, apart)", "0 * torch.outer(apart, apart)"),
+    Mutation("shards merged about their own means", Moments._join, "alpha=self.n * n / total", "alpha=0.0"),
     Mutation("off by one: the mean of unequal shards", Moments._join, "apart * (n / total)", "apart * (n / (total + 1))"),
     source=NUMPY,
     unit="of the largest entry",
