@@ -194,6 +194,14 @@ def test_a_scope_is_the_one_that_was_written(subject: Subject, library: Any, ben
     assert held.cost.value is None and "named rows" in str(held.cost.reason)
 
 
+def test_a_push_that_leaves_rows_out_has_the_dose_of_all_rows(subject: Subject, library: Any, benches: Benches) -> None:
+    held = ready(subject, "0.02nats*yes@except(rows(1))", library, benches)
+    free = ready(subject, "0.02nats*yes", library, benches)
+    assert held.doses == free.doses and held.cost.value is None
+    ((_, scope),) = held.edits[SITE]
+    assert scope == Scope(exclude=(Scope(rows=(1,)),))
+
+
 def test_hold_attaches_for_the_length_of_the_block(subject: Subject, library: Any, strand: Strand) -> None:
     plain = states(subject)
     with hold(subject, "set(yes,2)", library) as held:

@@ -264,3 +264,14 @@ def test_lengths_that_do_not_fit_the_batch_are_refused(llama: Subject) -> None:
         attach(llama, edits={ONE: [(lambda h: h, scope)]}),
     ):
         llama.module(**llama.batch(list(llama.probe)))
+
+
+def test_rows_are_counted_over_all_rows_wherever_a_scope_names_them(llama: Subject) -> None:
+    """Rows go through the network in batches of one, in the order of their length."""
+    rows = [[3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13, 14, 15]]
+    examples = Examples.from_rows([{"tensor": torch.tensor(row)} for row in rows])
+    plain = next_token_logprobs(llama, examples)
+    for scope in (Scope(rows=(0, 2)), Scope(exclude=(Scope(rows=(1,)),)), Scope(exclude=(Scope(rows=(1,), positions=(5,)),))):
+        edits = {ONE: [(lambda h: h + torch.linspace(-2, 2, llama.d), scope)]}
+        moved = (next_token_logprobs(llama, examples, edits, batch_tokens=1) - plain).abs().amax(1) > 1e-2
+        assert moved.tolist() == [True, scope.exclude[0].positions != "all" if scope.exclude else False, True]

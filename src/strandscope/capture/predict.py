@@ -8,20 +8,20 @@ whose scope is the last position, for the prefix does not hold any row's last to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..subject.attach import Edits, attach
+from ..subject.attach import Edit, Edits, Scope, attach
 from ..subject.scope import prompt_of
 from ..subject.trace import accepts
 from .passes import Prefix, length_batches, run_prefix
 from .tokens import TokenRows, tokenise
 
 if TYPE_CHECKING:
+    from ..subject.site import Site
     from ..subject.subject import Subject
     from .examples import Examples
 
@@ -118,13 +118,8 @@ def _last_logits(subject: Subject, prefix: Prefix, ids: list[tuple[int, ...]]) -
 
 def _for_batch(edits: Edits, batch: list[int]) -> Edits:
     """The same edits with the rows of their scopes counted in this batch."""
-    place = {row: number for number, row in enumerate(batch)}
-    chosen = {}
+    chosen: dict[Site, list[tuple[Edit, Scope]]] = {}
     for site, pairs in edits.items():
-        chosen[site] = []
-        for edit, scope in pairs:
-            if scope.rows is None:
-                chosen[site].append((edit, scope))
-            elif rows := tuple(place[row] for row in scope.rows if row in place):
-                chosen[site].append((edit, replace(scope, rows=rows)))
+        here = [(edit, scope.among(batch) if scope.by_row else scope) for edit, scope in pairs]
+        chosen[site] = [(edit, scope) for edit, scope in here if scope is not None]
     return chosen

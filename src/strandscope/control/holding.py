@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -25,7 +25,6 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..laws.price import NATS, mean_reading
-from ..provenance import digest
 from ..reading import Reading
 from ..strand.erase import Eraser
 from ..strand.strand import Strand
@@ -157,7 +156,7 @@ def prepare(
 def _cost(benches: Benches, edits: Edits) -> Reading:
     scopes = [scope for pairs in edits.values() for _, scope in pairs]
     method = "mean KL(plain ‖ edited) of all terms together"
-    if any(scope.rows is not None for scope in scopes):
+    if any(scope.by_row for scope in scopes):
         return Reading.not_measured("a term is for named rows of a batch", unit=NATS, method=method)
     gates = [scope.gate for scope in scopes if scope.gate is not None]
     if any(not isinstance(gate, CoordinateGate) or gate.order == "after" for gate in gates):
@@ -180,10 +179,9 @@ class _Act:
         if self.push is None or self.term.unit != "nats":
             return None
         scope = self.push.scope
-        if scope.rows is not None or scope.gate is not None:
-            free = Scope(None, scope.positions, scope.phase, scope.window, scope.tokens, scope.exclude)
-            return dose_of(benches.of([free]), Push(self.push.directions, free), abs(self.term.amount))
-        return dose_of(benches.of([scope]), self.push, abs(self.term.amount))
+        left = tuple(out for out in scope.exclude if not out.by_row)
+        free = replace(scope, rows=None, gate=None, exclude=left)  # the prompts of a bench are not the rows that were meant
+        return dose_of(benches.of([free]), Push(self.push.directions, free), abs(self.term.amount))
 
     def placed(self, dose: Dose | None) -> Iterator[tuple[Site, tuple[Edit, Scope]]]:
         if self.push is None:
@@ -312,8 +310,3 @@ def _edit(term: Term, strand: Strand) -> Edit:
     low, high = {"clamp": (term.low, term.high), "set": (term.amount, term.amount), "erase": (0.0, 0.0)}[term.kind]
     read, offset = _coordinate(strand)
     return Clamp(read, offset + low, offset + high, strand.pattern.double())
-
-
-def digest_of(held: Held) -> str:
-    """Of the expression and the sizes of its doses: two of the same digest in one network hold it alike."""
-    return digest(str(held.expression), *(dose.push + repr(dose.scale.value) for dose in held.doses if dose is not None))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -168,6 +168,20 @@ class Scope:
         inside = self.positions if isinstance(self.positions, tuple) else ()
         from_end = any(end is not None and end < 0 for end in (*ends, *inside))
         return self.rows is None and self.gate is None and not from_end and all(scope.alike for scope in self.exclude)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether it names rows of a batch, or leaves some out."""
+        return self.rows is not None or any(scope.by_row for scope in self.exclude)
+
+    def among(self, rows: Sequence[int]) -> Scope | None:
+        """The same scope where these rows of the batch stand alone, in this order; None where it names none of them."""
+        place = {row: number for number, row in enumerate(rows)}
+        kept = None if self.rows is None else tuple(place[row] for row in self.rows if row in place)
+        if kept == ():
+            return None
+        left = tuple(scope for scope in (out.among(rows) for out in self.exclude) if scope is not None)
+        return replace(self, rows=kept, exclude=left)
 
     def select(self, state: Tensor, moment: Moment) -> Tensor | bool:
         """Mask (rows, positions) of the states to write to; True where that is every one of them, False where it is none.
