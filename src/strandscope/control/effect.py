@@ -191,7 +191,7 @@ def measure(
         InputError: a random direction cannot be made to cost so much; fewer than 2 topics.
     """
     plain, pushed = controls.plain, controls.texts_of([sized])[0]
-    random = {kind: controls.random_texts(sized.push, nats, kind) for kind in kinds}
+    random: dict[Kind, list[tuple[str, ...]]] = {kind: controls.random_texts(sized.push, nats, kind) for kind in kinds}
     instructed = controls.said(instruction) if instruction else None
     full = np.array([bool(a.strip()) and bool(b.strip()) for a, b in zip(plain, pushed, strict=True)])
     reads = tuple(_read(controls, reader, plain, pushed, random, instructed, full) for reader in readers)
@@ -234,7 +234,7 @@ def _read(
     topics = controls.prompts.groups
     base = reader.score(plain)
     moves = (reader.score(pushed) - base)[full]
-    against = {
+    against: dict[Kind, Shift] = {
         kind: shift(moves, _filled(np.stack([reader.score(one) - base for one in texts])[:, full]), topics[full], UNIT, method)
         for kind, texts in random.items()
         if texts

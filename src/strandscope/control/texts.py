@@ -62,7 +62,7 @@ def in_batches(subject: Subject) -> bool:
 def _padding(subject: Subject) -> int:
     """What stands before short prompts, masked, and after replies that ended: the token that ends texts where none is for it."""
     tokenizer = subject.tokenizer
-    named = [] if tokenizer is None else [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    named: list[Any] = [] if tokenizer is None else [tokenizer.pad_token_id, tokenizer.eos_token_id]
     return next((token for token in named if token is not None), 0)
 
 
