@@ -13,8 +13,7 @@ from torch import Tensor
 import pushing
 import strandscope as ss
 import tiny_chat
-from strandscope.cli.export import export
-from strandscope.cli.main import cli, main
+from strandscope.cli.main import main
 from strandscope.control.edit import Add
 from strandscope.control.leave.gguf_vector import read_control_vector
 from strandscope.control.leave.plan import ablation
@@ -24,11 +23,6 @@ from test_leave_adapter import with_adapter
 
 IDS = torch.tensor([[5, 9, 3, 17, 22, 8]])
 SCALE = 0.3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def known() -> None:
-    cli.add_command(export)
 
 
 @pytest.fixture(scope="module")

@@ -19,21 +19,13 @@ import torch
 import strandscope as ss
 import tiny_chat
 import watched
-from strandscope.cli.main import cli, main
-from strandscope.cli.monitor import monitor as monitor_command
+from strandscope.cli.main import main
 from strandscope.cli.watch import _lines
-from strandscope.cli.watch import watch as watch_command
 from strandscope.errors import InputError
 from strandscope.monitor.monitor import Monitor
 from strandscope.monitor.states import StateRows
 from strandscope.monitor.stream import Broken, Verdict, Watcher
 from strandscope.subject.subject import Subject
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands() -> None:
-    for command in (monitor_command, watch_command):
-        cli.add_command(command)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +253,7 @@ def test_a_reader_that_has_had_enough_is_no_error(subject: Subject, monitor: Mon
     monitor.save(tmp_path / "m.safetensors")
     row = json.dumps(states_row(subject, watched.ids_of(subject, watched.texts(1, seed=3))[0]))
     (tmp_path / "in.jsonl").write_text(f"{row}\n" * 300, encoding="utf-8")
-    program = "from strandscope.cli.main import cli, run; from strandscope.cli.watch import watch; cli.add_command(watch); run()"
+    program = "from strandscope.cli.main import run; run()"
     command = f"{sys.executable} -c '{program}' watch --monitor m.safetensors < in.jsonl | head -n 2; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(
         ["bash", "-c", command],
