@@ -63,7 +63,9 @@ def export(
     subject = options.open_subject(model, **opening)
     if not vector:
         held.check(subject.fingerprint, force=force)
-        _check_width(held, subject)
+        from ..control.library import check_fits
+
+        check_fits(held, subject)
     dose = _dose(subject, held, nats, away) if nats is not None else None
     size = dose.scale.value if dose is not None else (SCALE if scale is None else scale)
     edits = _edits(subject, held, vector, ablate, -size if away else size)
@@ -105,37 +107,13 @@ def _opened(file: str, vector: bool) -> Any:
     return Strand.load(file)
 
 
-def _check_width(strand: Any, subject: Any) -> None:
-    from ..errors import InputError
-
-    held, width = strand.pattern.shape[0], subject.port(strand.site).width
-    if held != width:
-        raise InputError(
-            f"strand {strand.name!r}: {held} wide, and {strand.site} of {subject.name} is {width} wide; "
-            "find it again in this network"
-        )
-
-
-def _direction(strand: Any) -> Any:
-    from ..errors import InputError
-
-    classes = strand.provenance.get("classes", ())
-    if strand.rank > 1 or len(classes) > 2:
-        told = ", ".join(classes) or strand.positive
-        raise InputError(
-            f"strand {strand.name!r}: tells {told} apart and has no one direction to push along; find one class against the "
-            "rest, or take it out with --ablate"
-        )
-    return strand.pattern[:, 0]
-
-
 def _dose(subject: Any, strand: Any, nats: float, away: bool) -> Any:
     from ..control.bench import Bench
     from ..control.dose import find_dose
     from .progress import note
 
     note(f"finding how far a push of {nats:g} nats goes …")
-    direction = _direction(strand)
+    direction = strand.direction()
     return find_dose(Bench.of(subject), strand.site, -direction if away else direction, nats)
 
 
@@ -149,7 +127,7 @@ def _edits(subject: Any, held: Any, vector: bool, ablate: bool, size: float) -> 
         return held.edits(size)
     if ablate:
         return ablation(subject, held.basis)
-    return {Site.parse(held.site): [(Add(_direction(held), size), Scope())]}
+    return {Site.parse(held.site): [(Add(held.direction(), size), Scope())]}
 
 
 def _written(subject: Any, edits: Any, kind: str, out: str) -> dict[str, Any]:

@@ -107,10 +107,11 @@ def _along(
     strand = Strand.load(file)
     subject = options.open_subject(model, **opening)
     strand.check(subject.fingerprint, force=force)
-    _check_width(strand, subject)
+    from ..control.library import check_fits
     from ..control.steer import trial
     from .progress import progress
 
+    check_fits(strand, subject)
     with progress() as report:
         made = trial(
             subject,
@@ -134,17 +135,6 @@ def _along(
                 f"{nats:g} nats {one.along} {strand.name} lie beyond the edge of the prediction; the size was solved numerically"
             )
     _write(as_json, strand, subject.fingerprint, made)
-
-
-def _check_width(strand: Any, subject: Any) -> None:
-    from ..errors import InputError
-
-    held, width = strand.pattern.shape[0], subject.port(strand.site).width
-    if held != width:
-        raise InputError(
-            f"strand {strand.name!r}: {held} wide, and {strand.site} of {subject.name} is {width} wide; "
-            "find it again in this network"
-        )
 
 
 def _write(as_json: bool, strand: Any, network: str, made: Any) -> None:

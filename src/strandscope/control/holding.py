@@ -37,6 +37,7 @@ from .dose import Dose, dose_of
 from .expression import Condition, Expression, Term, Where
 from .gate import CoordinateGate
 from .hold import Clamp, Erase, Rotate
+from .library import check_fits
 from .push import Push
 from .replies import ReplyBench
 
@@ -240,13 +241,8 @@ class _Library:
                     f"edit {str(term)!r}: {term.name} was found at {held} alone; name one of those, or find it at this site"
                 )
             found = {site: one for site, one in found.items() if site in wanted}
-        for site, one in found.items():
-            held, width = len(one.pattern if isinstance(one, Strand) else one.mean), self.subject.port(site).width
-            if held != width:
-                raise InputError(
-                    f"strand {one.name!r}: {held} wide, and {site} of {self.subject.name} is {width} wide; "
-                    "find it again in this network"
-                )
+        for one in found.values():
+            check_fits(one, self.subject)
         return dict(sorted(found.items(), key=lambda pair: self.subject.port(pair[0]).order))
 
     def _named(self, name: str) -> Sequence[Strand]:

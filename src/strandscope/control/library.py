@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, MissingError
 from ..io import load_tensors
@@ -12,7 +13,19 @@ from ..strand import erase, strand
 from ..strand.erase import Eraser
 from ..strand.strand import Strand
 
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
+
 _KINDS = {strand.SCHEMA: Strand, erase.SCHEMA: Eraser}
+
+
+def check_fits(one: Strand | Eraser, subject: Subject) -> None:
+    """Raise InputError where the network's states at its site are of another width, as they can be when it is forced."""
+    held, width = len(one.pattern if isinstance(one, Strand) else one.mean), subject.port(one.site).width
+    if held != width:
+        raise InputError(
+            f"strand {one.name!r}: {held} wide, and {one.site} of {subject.name} is {width} wide; find it again in this network"
+        )
 
 
 def load_library(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Strand | Eraser], list[str]]:
