@@ -16,18 +16,24 @@ with the prediction's own uncertainty in it:
 At a 95 % interval either of the first two is wrong in at most one test of twenty (2.5 % at each edge). A deviation that is
 significant but may be smaller than the tolerance is "underpowered", not "violated": the band is what the law promises.
 
+A test may have several figures (`Check`), each with a band of its own: a ratio's, a difference's, one that is open on a side.
+They are judged together: consistent if all are, violated if one is, underpowered otherwise. Their intervals are meant to hold
+together, so whoever makes them takes a level for as many as there are.
+
 What it does not know: whether the tolerance is a sensible one. It is part of the law, set before the test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from ..errors import InputError
 from ..reading import Reading
+from .figure import Figure
 
 Verdict = Literal["consistent", "violated", "underpowered", "out of domain"]
 
@@ -53,14 +59,57 @@ class Law:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One figure of a test: foretold, measured, and what is judged, measured/predicted or their difference (its unit says)."""
+
+    what: str
+    predicted: Reading
+    reading: Reading
+    compared: Reading
+    band: tuple[float, float]  # an open side is ±inf
+
+    def __post_init__(self) -> None:
+        if not self.band[0] < self.band[1]:
+            raise ValueError(f"check {self.what!r}: band {self.band} holds nothing")
+
+    @property
+    def verdict(self) -> Verdict:
+        return judge_in(self.compared, self.band)
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = {name: reading_dict(getattr(self, name)) for name in ("predicted", "reading", "compared")}
+        band = [end if math.isfinite(end) else None for end in self.band]
+        return {"what": self.what, **figures, "band": band, "verdict": self.verdict}
+
+
+def together(checks: Sequence[Check]) -> Verdict:
+    """One verdict on several checks."""
+    found = {check.verdict for check in checks}
+    order: tuple[Verdict, ...] = ("violated", "out of domain", "underpowered", "consistent")
+    return next(verdict for verdict in order if verdict in found)
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
-    """A negative control: the same test where the outcome is stated beforehand. Its verdict is "passed" if that came out."""
+    """A negative control: the same test where the outcome is stated beforehand. Its verdict is "passed" if that came out.
+
+    One that must come out as the law itself does says why in `because`.
+    """
 
     what: str
     expected: Verdict
     found: Verdict
     ratio: Reading
     predicted: float | None = None  # where the control's ratio can be computed beforehand
+    because: str = ""
+    checks: tuple[Check, ...] = ()
+
+    @classmethod
+    def of(
+        cls, what: str, expected: Verdict, checks: Sequence[Check], because: str = "", predicted: float | None = None
+    ) -> Control:
+        """From its checks, which are judged together; the first gives the ratio that is shown."""
+        return cls(what, expected, together(checks), checks[0].compared, predicted, because, tuple(checks))
 
     @property
     def verdict(self) -> Literal["passed", "failed"]:
@@ -80,6 +129,27 @@ class LawResult:
     control: Control
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able, for the report: by block, by context, by size
+    checks: tuple[Check, ...] = ()
+    figure: Figure | None = None
+
+    @classmethod
+    def of(
+        cls,
+        law: Law,
+        where: str,
+        checks: Sequence[Check],
+        control: Control,
+        *,
+        figure: Figure | None = None,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> LawResult:
+        """From checks, which are judged together; the first is the one that tables show."""
+        first = checks[0]
+        return cls(
+            law, where, first.predicted, first.reading, first.compared, together(checks), control, reason,
+            dict(details or {}), tuple(checks), figure,
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -107,7 +177,11 @@ class LawResult:
                 "ratio": reading_dict(control.ratio),
                 "predicted": control.predicted,
                 "verdict": control.verdict,
+                "because": control.because,
+                "checks": [check.to_dict() for check in control.checks],
             },
+            "checks": [check.to_dict() for check in self.checks],
+            "figure": None if self.figure is None else self.figure.to_dict(),
             "details": dict(self.details),
         }
 
@@ -135,11 +209,16 @@ def reading_dict(reading: Reading) -> dict[str, Any]:
 
 def judge(ratio: Reading, law: Law) -> Verdict:
     """The verdict on measured/predicted by the test in this module's docstring."""
-    if ratio.low is None or ratio.high is None:
+    return judge_in(ratio, law.band)
+
+
+def judge_in(reading: Reading, band: tuple[float, float]) -> Verdict:
+    """The same for a reading of any kind and the band that it must lie in."""
+    if reading.low is None or reading.high is None:
         return "out of domain"
-    low, high = law.band
-    if low <= ratio.low and ratio.high <= high:
+    low, high = band
+    if low <= reading.low and reading.high <= high:
         return "consistent"
-    if ratio.high < low or ratio.low > high:
+    if reading.high < low or reading.low > high:
         return "violated"
     return "underpowered"

@@ -1,0 +1,112 @@
+"""Laws run: one after the other, or spread over processes of one thread each, so that figures do not depend on how many."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import torch
+
+from ...errors import InputError
+from ...provenance import versions
+from ..law import LawResult
+from .entry import LEVEL
+from .registry import ENTRIES, law
+
+SCHEMA = "strandscope/laws/1"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One law with one seed. `passed`: the law is consistent and its negative control did what was stated."""
+
+    seed: int
+    result: LawResult
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.result.verdict == "consistent" and self.result.control.verdict == "passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        about = law(self.result.name)
+        more = {"about": about.about, "source": about.source, "control": about.control}
+        return {**self.result.to_dict(), **more, "seed": self.seed, "seconds": round(self.seconds, 2), "passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class LawRun:
+    """Laws that were run together."""
+
+    ran: tuple[Ran, ...]
+    date: str
+    versions: dict[str, str]
+
+    @property
+    def verdict(self) -> Literal["passed", "failed"]:
+        return "passed" if all(one.passed for one in self.ran) else "failed"
+
+    def as_json(self) -> dict[str, Any]:
+        laws = [one.to_dict() for one in self.ran]
+        return {"schema": SCHEMA, "verdict": self.verdict, "laws": laws, "date": self.date, "versions": self.versions}
+
+
+def run(names: Sequence[str] = (), seeds: Sequence[int] = (0,), *, jobs: int = 1, progress: Progress | None = None) -> LawRun:
+    """Run laws (where none is named, all) with each of the seeds.
+
+    Args:
+        jobs: processes; 1 stays in this one.
+
+    Raises:
+        InputError: no law has such a name, or there is no seed.
+    """
+    entries = [law(name) for name in names] or list(ENTRIES)
+    if jobs < 1 or not seeds:
+        raise InputError(f"jobs, seeds: got {jobs} and {len(seeds)} seeds, wanted at least 1 of both")
+    work = [(entry.name, seed) for entry in sorted(entries, key=lambda entry: -entry.seconds) for seed in seeds]
+    done = []
+    for count, one in enumerate(_perform(work, jobs), start=1):
+        done.append(one)
+        if progress:
+            progress(f"laws ({one.result.name})", count, len(work))
+    order = {entry.name: number for number, entry in enumerate(entries)}
+    done.sort(key=lambda one: (order[one.result.name], one.seed))
+    return LawRun(tuple(done), datetime.now(UTC).isoformat(timespec="seconds"), versions())
+
+
+def _perform(work: Sequence[tuple[str, int]], jobs: int) -> Iterator[Ran]:
+    if jobs == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for task in work:
+                yield _work(task)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
+        for future in [pool.submit(_work, task) for task in work]:
+            yield future.result()
+
+
+def _work(task: tuple[str, int]) -> Ran:
+    name, seed = task
+    began = time.perf_counter()
+    result = law(name).run(seed)
+    return Ran(seed, result, time.perf_counter() - began)
+
+
+def _alone() -> None:
+    """A process of one thread: more would fight for the cores that the other processes have."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+__all__ = ["LEVEL", "LawRun", "Ran", "run"]
