@@ -24,6 +24,7 @@ from .doctor import doctor
 from .erase import erase
 from .export import export
 from .find import find
+from .law import law
 from .monitor import monitor
 from .steer import steer
 from .watch import watch
@@ -45,7 +46,7 @@ def cli() -> None:
     """
 
 
-for _command in (audit, find, census, steer, erase, monitor, watch, export, calibrate, doctor):
+for _command in (audit, find, census, steer, erase, monitor, watch, export, law, calibrate, doctor):
     cli.add_command(_command)
 
 

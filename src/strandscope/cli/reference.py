@@ -5,6 +5,8 @@ Write it again with: python -c "from strandscope.cli.reference import reference;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from .main import cli
@@ -13,14 +15,17 @@ _OPENING = "# Command line\n\nMade from `--help`; see `strandscope COMMAND --hel
 
 
 def reference() -> str:
-    top = click.Context(cli, info_name="strandscope", **cli.context_settings)
-    parts = [_OPENING, _section("strandscope", cli.get_help(top))]
-    for name in cli.list_commands(top):
-        command = cli.get_command(top, name)
-        assert command is not None  # it was listed a line above
-        inner = click.Context(command, info_name=name, parent=top, **cli.context_settings)
-        parts.append(_section(f"strandscope {name}", command.get_help(inner)))
+    parts = [_OPENING, *_sections(cli, click.Context(cli, info_name="strandscope", **cli.context_settings))]
     return "\n\n".join(parts) + "\n"
+
+
+def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    """A command's own, then those of the commands below it."""
+    yield _section(context.command_path, command.get_help(context))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.commands[name]
+            yield from _sections(below, click.Context(below, info_name=name, parent=context, **cli.context_settings))
 
 
 def _section(title: str, text: str) -> str:
