@@ -80,12 +80,11 @@ def main() -> None:
             draw(ran[0]["figure"], picture)
         page = markdown(entry, ran, picture.name if picture.exists() else None)
         (PAGES / f"{slug(entry.name)}.md").write_text(page, encoding="utf-8")
-        passed = [
-            sum(one["verdict"] == "consistent" for one in ran),
-            sum(one["negative_control"]["verdict"] == "passed" for one in ran),
-        ]
-        cells = (f"[{entry.name}]({slug(entry.name)}.md)", f"`{entry.law.formula}`".replace("|", "\\|"),
-                 f"consistent {passed[0]} of {len(ran)}", f"as stated {passed[1]} of {len(ran)}")  # fmt: skip
+        held = sum(one["verdict"] == "consistent" for one in ran)
+        failed = sum(one["negative_control"]["verdict"] == "passed" for one in ran)
+        formula = f"`{entry.law.formula}`".replace("|", "\\|")
+        told = (f"consistent {held} of {len(ran)}", f"as stated {failed} of {len(ran)}")
+        cells = (f"[{entry.name}]({slug(entry.name)}.md)", formula, *told)
         index.append("| " + " | ".join(cells) + " |")
     (PAGES / "README.md").write_text("\n".join([*index[:2], "", *index[3:], ""]), encoding="utf-8")
 

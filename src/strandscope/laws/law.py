@@ -69,7 +69,7 @@ class Check:
     band: tuple[float, float]  # an open side is ±inf
 
     def __post_init__(self) -> None:
-        if not self.band[0] < self.band[1]:
+        if not self.band[0] <= self.band[1]:
             raise ValueError(f"check {self.what!r}: band {self.band} holds nothing")
 
     @property
