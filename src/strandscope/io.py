@@ -205,6 +205,25 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise InputError(f"{source.name}: its manifest is not JSON ({error.msg}); copy or make it again") from None
 
 
+def load_as(path: str | os.PathLike[str], schema: str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The same, of a file whose manifest says that it is `what` ("a strand") under this schema."""
+    tensors, manifest = load_tensors(path)
+    found = manifest.get("schema") if isinstance(manifest, dict) else manifest
+    if found != schema:
+        raise InputError(f"{Path(path).name}: holds {str(found)[:80]!r}, wanted {what} ({schema}); check which file this is")
+    return tensors, manifest
+
+
+@contextmanager
+def made_from(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around the making of `what` ("the strand") from a manifest: what the manifest lacks becomes a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        name = Path(path).name
+        raise InputError(f"{name}: its manifest lacks or garbles {error}; save {what} again with this version") from None
+
+
 def cache_folder() -> Path:
     """The user's cache: $STRANDSCOPE_CACHE, or $XDG_CACHE_HOME/strandscope, or ~/.cache/strandscope."""
     named = os.environ.get("STRANDSCOPE_CACHE")

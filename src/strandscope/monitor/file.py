@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..io import load_tensors, save_tensors
+from ..io import load_as, made_from, save_tensors
 from ..reading import Null, Reading
 from .channels import Channel, Channels
 from .judged import Judged
@@ -47,12 +46,8 @@ def save(monitor: Monitor, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Monitor:
-    tensors, manifest = load_tensors(path)
-    name = os.path.basename(path)  # noqa: PTH119 (PathLike)
-    schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
-    if schema != SCHEMA:
-        raise InputError(f"{name}: holds {str(schema)[:80]!r}, wanted a monitor ({SCHEMA}); check which file this is")
-    try:
+    tensors, manifest = load_as(path, SCHEMA, "a monitor")
+    with made_from(path, "the monitor"):
         biases = tensors["biases"].tolist()
         channels = [
             Channel(row["concept"], row["site"], tensors[f"direction:{number}"], biases[number], row["about"])
@@ -70,8 +65,6 @@ def load(path: str | os.PathLike[str]) -> Monitor:
             provenance=manifest["provenance"],
         )
         _check(made)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{name}: its manifest lacks or garbles {error}; save the monitor again with this version") from None
     return made
 
 

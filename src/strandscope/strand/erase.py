@@ -30,6 +30,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError, TrustError
-from ..io import load_tensors, save_tensors
+from ..io import load_as, made_from, save_tensors
 from ..linalg import eigh, finite
 from ..provenance import numpy_generator
 from ..statistics.accumulators import ClassMoments
@@ -123,21 +124,15 @@ class Eraser:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Eraser:
-        tensors, manifest = load_tensors(path)
-        name = os.path.basename(path)  # noqa: PTH119 (PathLike)
-        schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
-        if schema != SCHEMA:
-            raise InputError(f"{name}: holds {str(schema)[:80]!r}, wanted an eraser ({SCHEMA}); check which file this is")
-        try:
+        tensors, manifest = load_as(path, SCHEMA, "an eraser")
+        with made_from(path, "the eraser"):
             said: dict[str, Any] = {key: manifest[key] for key in SAID}
             said |= {key: tuple(said[key]) for key in ("counts", "shrinkages", "classes")}
             said["leakage"] = tuple((tuple(span), float(left)) for span, left in said["leakage"])
             made = cls(tensors["read"], tensors["write"], tensors["mean"], **said)
             shapes = {"read": made.read.shape, "write": made.write.shape, "mean": (*made.mean.shape, made.rank)}
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{name}: its manifest lacks or garbles {error}; save the eraser again with this version") from None
         if len({tuple(shape) for shape in shapes.values()}) != 1:
-            raise InputError(f"{name}: its tensors do not fit each other; save the eraser again with this version")
+            raise InputError(f"{Path(path).name}: its tensors do not fit each other; save the eraser again with this version")
         return made
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, TrustError
-from ..io import load_tensors, save_tensors
+from ..io import load_as, made_from, save_tensors
 from ..reading import Null, Reading
 from .describe import Description, Network, describe
 
@@ -126,12 +126,8 @@ class Strand:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Strand:
-        tensors, manifest = load_tensors(path)
-        name = os.path.basename(path)  # noqa: PTH119 (PathLike)
-        schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
-        if schema != SCHEMA:
-            raise InputError(f"{name}: holds {str(schema)[:80]!r}, wanted a strand ({SCHEMA}); check which file this is")
-        try:
+        tensors, manifest = load_as(path, SCHEMA, "a strand")
+        with made_from(path, "the strand"):
             evidence = dict(manifest["evidence"])
             evidence["null"] = Null(**evidence["null"]) if evidence["null"] else None
             said: dict[str, Any] = {key: manifest[key] for key in SAID}
@@ -142,8 +138,6 @@ class Strand:
                 evidence=Reading(**evidence),
                 shown=tuple(Shown(**row) for row in manifest["shown"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name}: its manifest lacks or garbles {error}; save the strand again with this version") from None
 
     def __str__(self) -> str:
         where = f"{self.name} at {self.site} ({self.position}), rank {self.rank}, {self.method}"
