@@ -1,0 +1,251 @@
+"""The largest eigenvalues of an operator, algebraically (or the smallest), each with a bound of its numerical error.
+
+Lanczos with full reorthogonalisation and thick restarts (Wu & Simon 2000): the basis is kept in the operator's precision, the
+projected matrix in float64. The largest is the top of the spectrum and never the largest modulus: a Hessian's most negative
+eigenvalue may be the longer one.
+
+What it promises: `value` is vᵀAv for a unit v, and an eigenvalue of A lies within `residual` = ‖Av − λv‖ of it, computed from A
+itself by one more product. A pair whose residual is above the tolerance (a share of the longest Ritz value) reads "not measured".
+
+What it does not know: that there is no larger eigenvalue. One that the random start is orthogonal to, or a second copy of a
+multiple one, may stay unseen. Nor data: the bound says nothing of other rows; `over_data` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from torch import Tensor
+
+from ...errors import InputError
+from ...reading import Reading
+from ..accumulators.checks import LIMIT, afford
+from .operator import Operator, without
+
+Floats = NDArray[np.float64]
+BASIS = 64  # vectors kept before a restart, where they fit
+LEAST_PARTS = 8  # batches that a jackknife needs
+
+
+@dataclass(frozen=True, slots=True)
+class Eigenpairs:
+    """k eigenpairs at one end of a spectrum, the outermost first.
+
+    Attributes:
+        values: (k,) float64; `vectors`: (p, k) unit columns; `residuals`: (k,) ‖Av − λv‖, numerical error only.
+        products: with vectors, that they took; `tolerance`: of a residual, as a share of `scale`, the longest Ritz value.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    products: int
+    tolerance: float
+    scale: float
+    end: str
+    operator: Operator
+
+    @property
+    def converged(self) -> tuple[bool, ...]:
+        return tuple((self.residuals <= self.tolerance * self.scale).tolist())
+
+    def reading(self, number: int = 0) -> Reading:
+        """The eigenvalue with the bound of its numerical error (level 1: it is no estimate), or why there is none."""
+        value, residual = float(self.values[number]), float(self.residuals[number])
+        at = f"{self.end} eigenvalue" + (f" number {number + 1}" if number else "")
+        method = f"{at} of the {self.operator.what}, Lanczos with {self.products} products; residual bound, numerical error only"
+        if not self.converged[number]:
+            why = f"its residual {residual:.3g} is above {self.tolerance:.1g} of {self.scale:.3g}; allow more products"
+            return Reading.not_measured(why, unit=self.operator.unit, method=method, n=self.operator.rows)
+        return Reading(value, value - residual, value + residual, 1.0, self.operator.rows, self.operator.unit, None, method)
+
+
+def top_eigenvalues(
+    operator: Operator,
+    k: int = 1,
+    *,
+    generator: torch.Generator,
+    tolerance: float = 1e-4,
+    most: int = 1000,
+    start: Tensor | None = None,
+    limit: int = LIMIT,
+) -> Eigenpairs:
+    """The k largest eigenvalues (with their signs), descending.
+
+    Args:
+        generator: of the random start; `start`: (p,) a guess of the first eigenvector instead.
+        tolerance: of residuals, as a share of the longest Ritz value; `most`: products with vectors.
+        limit: bytes that the basis may hold; what it allows sets how many vectors are kept before a restart.
+    """
+    return _eigenpairs(operator, k, 1.0, generator, tolerance, most, start, limit)
+
+
+def bottom_eigenvalues(
+    operator: Operator,
+    k: int = 1,
+    *,
+    generator: torch.Generator,
+    tolerance: float = 1e-4,
+    most: int = 1000,
+    start: Tensor | None = None,
+    limit: int = LIMIT,
+) -> Eigenpairs:
+    """The k smallest eigenvalues (with their signs), ascending; see `top_eigenvalues`."""
+    return _eigenpairs(operator, k, -1.0, generator, tolerance, most, start, limit)
+
+
+def over_data(
+    operator: Operator,
+    *,
+    generator: torch.Generator,
+    level: float = 0.95,
+    tolerance: float = 1e-3,
+    most: int = 1000,
+) -> Reading:
+    """The largest eigenvalue over data: jackknife over the operator's parts (batches of independent rows).
+
+    It is computed again without each part in turn, from the vector of all; costs one short Lanczos run a part. The maximum of a
+    mean of matrices lies above that of the mean of all (Jensen): the jackknife's estimate of that bias is taken off. Inconsistent
+    where the largest eigenvalue is multiple.
+    """
+    blocks = len(operator.parts)
+    method = f"largest eigenvalue of the {operator.what}, delete-one jackknife over {blocks} batches, bias taken off"
+    if blocks < LEAST_PARTS:
+        why = f"{blocks} batches; at least {LEAST_PARTS} are needed"
+        return Reading.not_measured(why, unit=operator.unit, method=method, n=operator.rows)
+    whole = top_eigenvalues(operator, generator=generator, tolerance=tolerance, most=most)
+    runs = [whole] + [
+        top_eigenvalues(without(operator, part), generator=generator, tolerance=tolerance, most=most, start=whole.vectors[:, 0])
+        for part in range(blocks)
+    ]
+    if not all(run.converged[0] for run in runs):
+        why = f"Lanczos did not reach a residual of {tolerance:.1g} with {most} products; allow more"
+        return Reading.not_measured(why, unit=operator.unit, method=method, n=operator.rows)
+    left = np.array([float(run.values[0]) for run in runs[1:]])
+    value = blocks * float(whole.values[0]) - (blocks - 1) * float(left.mean())
+    error = ((blocks - 1) / blocks * np.square(left - left.mean()).sum()) ** 0.5
+    reach = float(student.ppf(0.5 + level / 2, blocks - 1)) * float(error)
+    return Reading(value, value - reach, value + reach, level, operator.rows, operator.unit, None, method)
+
+
+def _eigenpairs(
+    operator: Operator,
+    k: int,
+    sign: float,
+    generator: torch.Generator,
+    tolerance: float,
+    most: int,
+    start: Tensor | None,
+    limit: int,
+) -> Eigenpairs:
+    if not 1 <= k <= operator.size:
+        raise InputError(f"k: got {k}, wanted 1 to {operator.size}, the number of parameters")
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance: got {tolerance}, wanted a share between 0 and 1, such as 1e-4")
+    if most < k + 1:
+        raise InputError(f"most: got {most} products, wanted at least {k + 1}")
+    each, needed = operator.dtype.itemsize * operator.size, min(2 * k + 2, operator.size)
+    afford(
+        (needed + 1) * each, limit, f"a basis of {needed} vectors of {operator.size:,} parameters", "ask for fewer or raise it"
+    )
+    room = min(max(BASIS, 2 * k + 20), limit // each - 1, operator.size)
+    krylov = _Krylov(operator, sign, generator, room)
+    krylov.begin(start)
+    allowed = max(most - k, 1)
+    while True:
+        krylov.step()
+        theta, ritz, estimate = krylov.ritz()
+        scale = float(np.abs(theta).max())
+        enough = len(theta) >= k and bool((estimate[:k] <= 0.5 * tolerance * scale).all())
+        if enough or krylov.products >= allowed or krylov.filled == operator.size:
+            break
+        if krylov.filled == room:
+            krylov.restart(theta, ritz, min(k + (room - k) // 3, room - 1))
+    taken = min(k, len(theta))
+    vectors = krylov.combine(ritz[:, :taken])
+    vectors = vectors / vectors.norm(dim=0)
+    images = operator @ vectors.to(operator.dtype)
+    wide, moved = vectors.double(), images.double()
+    values = (wide * moved).sum(0) / wide.square().sum(0)
+    residuals = (moved - wide * values).norm(dim=0)
+    order = (sign * values).argsort(descending=True)
+    end = "largest" if sign > 0 else "smallest"
+    products = krylov.products + taken
+    if taken < k:
+        raise InputError(f"most: {most} products give {taken} eigenvalues, wanted {k}; allow more")
+    return Eigenpairs(values[order], vectors[:, order], residuals[order], products, tolerance, scale, end, operator)
+
+
+class _Krylov:
+    """A basis (room + 1, p) of orthonormal rows, and the operator (times a sign) projected on it."""
+
+    def __init__(self, operator: Operator, sign: float, generator: torch.Generator, room: int) -> None:
+        self.operator, self.sign, self.generator = operator, sign, generator
+        self.basis = torch.empty(room + 1, operator.size, dtype=operator.dtype, device=operator.device)
+        self.projected: Floats = np.zeros((room + 1, room + 1))
+        self.filled, self.products, self.beta = 0, 0, 0.0
+        self.scale = 0.0
+
+    def begin(self, start: Tensor | None) -> None:
+        self.basis[0] = self._drawn() if start is None else start.to(self.basis) / start.norm()
+
+    def step(self) -> None:
+        """One product, of the newest row; the next row is what is orthogonal to all."""
+        j = self.filled
+        rows = self.basis[: j + 1]
+        image = (self.operator @ rows[j]) * self.sign
+        self.products += 1
+        length = float(image.norm())
+        self.scale = max(self.scale, length)
+        known = self.projected[:j, j]
+        coupled = np.flatnonzero(known)
+        if len(coupled):
+            image = image - torch.as_tensor(known[coupled]).to(image) @ rows[torch.as_tensor(coupled, device=rows.device)]
+        alpha = float(rows[j] @ image)
+        image = image - alpha * rows[j]
+        left = rows @ image
+        image = image - left @ rows
+        self.projected[j, j] = alpha + float(left[j])
+        self.filled = j + 1
+        self.beta = float(image.norm())
+        if self.beta <= 10 * torch.finfo(image.dtype).eps * self.scale * max(self.operator.size, 1) ** 0.5:
+            self.beta = 0.0  # the basis is invariant: go on from somewhere else, uncoupled
+            if self.filled == self.operator.size:
+                return
+            image = self._drawn()
+            for _ in range(2):
+                image = image - (rows @ image) @ rows
+            image = image / image.norm()
+        else:
+            image = image / self.beta
+        self.basis[j + 1] = image
+        self.projected[j, j + 1] = self.projected[j + 1, j] = self.beta
+
+    def ritz(self) -> tuple[Floats, Floats, Floats]:
+        """Ritz values, descending, their vectors in the basis, and estimates of their residuals."""
+        theta, vectors = np.linalg.eigh(self.projected[: self.filled, : self.filled])
+        theta, vectors = theta[::-1], vectors[:, ::-1]
+        return theta, vectors, self.beta * np.abs(vectors[-1])
+
+    def restart(self, theta: Floats, ritz: Floats, keep: int) -> None:
+        """Keep the outermost Ritz vectors and the newest row."""
+        newest, beta, last = self.basis[self.filled].clone(), self.beta, ritz[-1, :keep]
+        self.basis[:keep] = self.combine(ritz[:, :keep]).T
+        self.basis[keep] = newest
+        self.projected[:] = 0
+        self.projected[np.arange(keep), np.arange(keep)] = theta[:keep]
+        self.projected[:keep, keep] = self.projected[keep, :keep] = beta * last
+        self.filled = keep
+
+    def combine(self, coefficients: Floats) -> Tensor:
+        """(p, m) combinations of the rows."""
+        weights = torch.as_tensor(coefficients.copy()).to(self.basis)
+        return self.basis[: self.filled].T @ weights
+
+    def _drawn(self) -> Tensor:
+        drawn = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64)
+        return (drawn / drawn.norm()).to(self.basis)
