@@ -36,7 +36,7 @@ from .rows import Bools, Floats, Ints
 from .sequence import Running
 
 if TYPE_CHECKING:
-    from ..subject.attach import Moment
+    from ..subject.attach import Moment, Read
     from ..subject.subject import Subject
     from .monitor import Monitor
 
@@ -109,6 +109,11 @@ class Live:
         """(rows, concepts) the score if every sequence ended here; NaN for one that has no token yet."""
         return self._running.score() if self._running is not None else np.empty((0, len(self.monitor.concepts)))
 
+    def scored(self, row: int, since: int = 0) -> Floats:
+        """(tokens, concepts) scores of a sequence that goes on; `since`: without those of so many positions that the batch scored."""
+        tokens = [scores[rows == row] for rows, scores in self._scores[since:]]
+        return np.concatenate(tokens) if tokens else np.empty((0, len(self.monitor.concepts)))
+
     # --- a gate, as `subject.scope.Gate` describes it ---
 
     @property
@@ -142,9 +147,7 @@ class Live:
         self._verdict(self._judging, ended=True)
         score = self._running.score()
         for row in range(len(self._count)):
-            tokens = [scores[rows == row] for rows, scores in self._scores]
-            kept = np.concatenate(tokens) if tokens else np.empty((0, len(self.monitor.concepts)))
-            self.sequences.append(Watched(row, kept, score[row], tuple(one for one in self.alarms if one.row == row)))
+            self.sequences.append(Watched(row, self.scored(row), score[row], tuple(one for one in self.alarms if one.row == row)))
         self._begin(0)
 
     def take(self, moment: Moment, shape: tuple[int, int]) -> None:
@@ -286,6 +289,26 @@ def watching(
     Raises:
         InputError: an action at a token by an aggregation that knows nothing before the end. TrustError: another network.
     """
+    live, reads = live_of(monitor, subject, action=action, judge=judge, ends=ends, on_alarm=on_alarm, force=force)
+    with attach(subject, reads=reads):
+        yield live
+    live.close()
+
+
+def live_of(
+    monitor: Monitor,
+    subject: Subject,
+    *,
+    action: Action = "log",
+    judge: Judge = "sequence",
+    ends: Collection[int] | None = None,
+    on_alarm: Callable[[Fired], None] | None = None,
+    force: bool = False,
+) -> tuple[Live, dict[Site, Read]]:
+    """What `watching` yields and what it attaches, for who runs passes of his own and closes the `Live` himself.
+
+    Args and Raises as `watching`.
+    """
     monitor.check(subject.fingerprint, force=force)
     if action not in get_args(Action) or judge not in get_args(Judge):
         raise InputError(f"watching: got action {action!r} and judge {judge!r}, wanted log, stop or edit, and sequence or prompt")
@@ -303,9 +326,7 @@ def watching(
         if site == last:
             live.take(moment, (state.shape[0], state.shape[1]))
 
-    with attach(subject, reads={Site.parse(site): partial(read, site) for site in monitor.reader.channels.sites}):
-        yield live
-    live.close()
+    return live, {Site.parse(site): partial(read, site) for site in monitor.reader.channels.sites}
 
 
 def _ends(subject: Subject) -> set[int]:
