@@ -65,8 +65,8 @@ def hessian(loss: Loss, parameters: Parameters, batches: Batches | None = None, 
         return float(mean.detach()), weights.join(_grad(mean, weights.leaves))
 
     with undisturbed(weights.device), buffers_kept(weights.module):
-        _proved(passed, batches)
         first = _first(batches)
+        _proved(passed, batches)
         whole = weights_of(parameters)
         with _twice():
             smooth_head(lambda there: there.call(loss, *first), whole)
@@ -126,9 +126,31 @@ def gauss_newton(
         return float(z.detach().double().square().mean()), weights.join(_grad(z, weights.leaves, slope.detach()))
 
     with undisturbed(weights.device), buffers_kept(weights.module):
+        first = _first(batches)
         _proved(passed, batches)
-        _convex(*at(_first(batches))[1:3])
+        _convex(*at(first)[1:3])
     return _operator(graph, weights, batches, "Gauss–Newton matrix of the mean loss")
+
+
+def batch_gradients(
+    loss: Loss, parameters: Parameters, batches: Batches, *, only: Sequence[str] | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Rows and mean gradient (p,) of every batch in turn; `loss` as `hessian` takes it."""
+    weights = weights_of(parameters, only)
+    refuse_training(weights.module)
+
+    def passed(batch: tuple[Any, ...]) -> tuple[int, float, Tensor]:
+        losses = _losses(weights.call(loss, *batch), "loss", True)
+        mean = losses.mean()
+        return losses.numel(), float(mean.detach()), weights.join(_grad(mean, weights.leaves))
+
+    with undisturbed(weights.device), buffers_kept(weights.module):
+        first = _first(batches)
+        repeats(*([passed(first)[1:]] for _ in range(2)))
+    for batch in _all(batches):
+        with undisturbed(weights.device):
+            rows, _, gradient = passed(batch)
+        yield rows, gradient
 
 
 def _operator(graph: Graph, weights: Weights, batches: Batches | None, what: str) -> Operator:
@@ -176,17 +198,21 @@ def _given(batches: Batches) -> Iterator[Any]:
 
 
 def _first(batches: Batches | None) -> tuple[Any, ...]:
-    return () if batches is None else (next(_given(batches)),)
+    _refuse_iterator(batches)
+    for batch in _all(batches):
+        return batch
+    raise InputError("batches: got none, wanted at least one")
 
 
 def _proved(passed: Callable[[tuple[Any, ...]], tuple[float, Tensor]], batches: Batches | None) -> None:
     """Two passes agree. Random states run on from the first to the second, so that a function that draws is seen."""
+    first, second = ([passed(batch) for batch in _all(batches)] for _ in range(2))
+    repeats(first, second)
+
+
+def _refuse_iterator(batches: Batches | None) -> None:
     if isinstance(batches, Iterator):
         raise InputError("batches: got an iterator, which is empty after one pass; wanted a list, or a function that gives them")
-    first, second = ([passed(batch) for batch in _all(batches)] for _ in range(2))
-    if not first:
-        raise InputError("batches: got none, wanted at least one")
-    repeats(first, second)
 
 
 def _all(batches: Batches | None) -> Iterator[tuple[Any, ...]]:

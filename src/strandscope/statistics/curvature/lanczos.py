@@ -17,16 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
 from ...errors import InputError
 from ...reading import Reading
 from ..accumulators.checks import LIMIT, afford
+from .krylov import Krylov
 from .operator import Operator, without
 
-Floats = NDArray[np.float64]
 BASIS = 64  # vectors kept before a restart, where they fit
 LEAST_PARTS = 8  # batches that a jackknife needs
 
@@ -153,7 +152,7 @@ def _eigenpairs(
         (needed + 1) * each, limit, f"a basis of {needed} vectors of {operator.size:,} parameters", "ask for fewer or raise it"
     )
     room = min(max(BASIS, 2 * k + 20), limit // each - 1, operator.size)
-    krylov = _Krylov(operator, sign, generator, room)
+    krylov = Krylov(operator, sign, generator, room)
     krylov.begin(start)
     allowed = max(most - k, 1)
     while True:
@@ -178,74 +177,3 @@ def _eigenpairs(
     if taken < k:
         raise InputError(f"most: {most} products give {taken} eigenvalues, wanted {k}; allow more")
     return Eigenpairs(values[order], vectors[:, order], residuals[order], products, tolerance, scale, end, operator)
-
-
-class _Krylov:
-    """A basis (room + 1, p) of orthonormal rows, and the operator (times a sign) projected on it."""
-
-    def __init__(self, operator: Operator, sign: float, generator: torch.Generator, room: int) -> None:
-        self.operator, self.sign, self.generator = operator, sign, generator
-        self.basis = torch.empty(room + 1, operator.size, dtype=operator.dtype, device=operator.device)
-        self.projected: Floats = np.zeros((room + 1, room + 1))
-        self.filled, self.products, self.beta = 0, 0, 0.0
-        self.scale = 0.0
-
-    def begin(self, start: Tensor | None) -> None:
-        self.basis[0] = self._drawn() if start is None else start.to(self.basis) / start.norm()
-
-    def step(self) -> None:
-        """One product, of the newest row; the next row is what is orthogonal to all."""
-        j = self.filled
-        rows = self.basis[: j + 1]
-        image = (self.operator @ rows[j]) * self.sign
-        self.products += 1
-        length = float(image.norm())
-        self.scale = max(self.scale, length)
-        known = self.projected[:j, j]
-        coupled = np.flatnonzero(known)
-        if len(coupled):
-            image = image - torch.as_tensor(known[coupled]).to(image) @ rows[torch.as_tensor(coupled, device=rows.device)]
-        alpha = float(rows[j] @ image)
-        image = image - alpha * rows[j]
-        left = rows @ image
-        image = image - left @ rows
-        self.projected[j, j] = alpha + float(left[j])
-        self.filled = j + 1
-        self.beta = float(image.norm())
-        if self.beta <= 10 * torch.finfo(image.dtype).eps * self.scale * max(self.operator.size, 1) ** 0.5:
-            self.beta = 0.0  # the basis is invariant: go on from somewhere else, uncoupled
-            if self.filled == self.operator.size:
-                return
-            image = self._drawn()
-            for _ in range(2):
-                image = image - (rows @ image) @ rows
-            image = image / image.norm()
-        else:
-            image = image / self.beta
-        self.basis[j + 1] = image
-        self.projected[j, j + 1] = self.projected[j + 1, j] = self.beta
-
-    def ritz(self) -> tuple[Floats, Floats, Floats]:
-        """Ritz values, descending, their vectors in the basis, and estimates of their residuals."""
-        theta, vectors = np.linalg.eigh(self.projected[: self.filled, : self.filled])
-        theta, vectors = theta[::-1], vectors[:, ::-1]
-        return theta, vectors, self.beta * np.abs(vectors[-1])
-
-    def restart(self, theta: Floats, ritz: Floats, keep: int) -> None:
-        """Keep the outermost Ritz vectors and the newest row."""
-        newest, beta, last = self.basis[self.filled].clone(), self.beta, ritz[-1, :keep]
-        self.basis[:keep] = self.combine(ritz[:, :keep]).T
-        self.basis[keep] = newest
-        self.projected[:] = 0
-        self.projected[np.arange(keep), np.arange(keep)] = theta[:keep]
-        self.projected[:keep, keep] = self.projected[keep, :keep] = beta * last
-        self.filled = keep
-
-    def combine(self, coefficients: Floats) -> Tensor:
-        """(p, m) combinations of the rows."""
-        weights = torch.as_tensor(coefficients.copy()).to(self.basis)
-        return self.basis[: self.filled].T @ weights
-
-    def _drawn(self) -> Tensor:
-        drawn = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64)
-        return (drawn / drawn.norm()).to(self.basis)

@@ -124,7 +124,7 @@ def smooth_head(losses: Losses, weights: Weights) -> None:
             raise InputError(
                 f"loss: its head is not smooth: {found.missing(change):.0%} of the change of the gradient as "
                 f"{', '.join(names[:3])} move comes from kinks (as of |x|, max, a hinge or a ReLU on the output), or from a part "
-                "that is detached, which a Hessian does not see; take a smooth loss, or gauss_newton of what comes before the kinks"
+                "that is detached; a Hessian does not see it; take a smooth loss, or gauss_newton of what comes before the kinks"
             )
         return
 
