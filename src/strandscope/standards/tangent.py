@@ -21,6 +21,7 @@ from ..statistics.tangent import (
     mode_energies,
     pl_star,
     relu_kernel,
+    relu_spread,
     spike_share,
     tangent_kernel,
     two_variable_map,
@@ -51,7 +52,7 @@ def on_sphere(draw: Draw, n: int, d: int) -> Tensor:
     Bands(error=0.1),
     (2, 4, 40),
     Mutation("κ₀ without its cosine", closed.relu_kernel, "kappa1 + u * kappa0", "kappa1 + kappa0"),
-    Mutation("the angle for π − θ", closed.relu_kernel, "torch.atan2(sine, u)  # π − θ", "math.pi + torch.atan2(sine, u)"),
+    Mutation("the angle for π − θ", closed._arc_cosine, "torch.atan2(sine, u)  # π − θ", "math.pi + torch.atan2(sine, u)"),
     Mutation("the network's gradients of one layer alone", kernel.jacobian, "torch.cat(flat, 2)", "flat[0]"),
     source="arc-cosine kernels",
     unit="relative Frobenius norm",
@@ -84,8 +85,8 @@ def by_quadrature(x: Floats, z: Floats) -> float:
     Bands(error=1e-7),
     (3, 10, 50),
     Mutation("missing half", closed.relu_kernel, "lengths / 2 *", "lengths *"),
-    Mutation("missing square root", closed.relu_kernel, "(1 - u.square()).sqrt()", "(1 - u.square())"),
-    Mutation("κ₀ without π", closed.relu_kernel, "away / math.pi, (u", "away, (u"),
+    Mutation("missing square root", closed._arc_cosine, "(1 - u.square()).sqrt()", "(1 - u.square())"),
+    Mutation("κ₀ without π", closed._arc_cosine, "(away / math.pi, (u", "(away, (u"),
     source="quadrature over the angle",
     unit="of the largest entry",
 )
@@ -95,6 +96,28 @@ def infinite(draw: Draw) -> Outcome:
     x = torch.cat([x, -x[:1], 2 * x[1:2]])
     rows = x.numpy()
     return Outcome.farthest(relu_kernel(x), [[by_quadrature(a, b) for b in rows] for a in rows])
+
+
+@case(
+    "narrow ReLU network, spread of the tangent kernel",
+    "statistics.tangent.relu_spread",
+    "V = m E‖Θ_m − Θ∞‖²/‖Θ∞‖²",
+    Bands(bias=0.0),
+    (600, 1200, 8000),
+    Mutation("fourth moment of the output weights taken for 1", closed.relu_spread, "1.5 * u.square()", "0.5 * u.square()"),
+    Mutation("what both layers share left out", closed.relu_spread, "+ u * kappa1", ""),
+    Mutation("κ₂ of the sine alone", closed._arc_cosine, "3 * u * sine + away * (1 + 2", "3 * u * sine + away * (1 + 0 * 2"),
+    source="mean over networks drawn anew",
+    unit="relative",
+)
+def narrow(draw: Draw) -> Outcome:
+    """16 units, gradients written out, 5 inputs of unequal length in 3 dimensions."""
+    x, w, a = draw.normal(5, 3), draw.normal(16, 3), draw.normal(16)
+    on = (x @ w.T > 0).double()
+    found = ((x @ w.T).relu() @ (x @ w.T).relu().T + (on * a) @ (on * a).T * (x @ x.T)) / 16
+    truth = relu_kernel(x)
+    spread = relu_spread(x)
+    return Outcome(16 * float((found - truth).square().sum() / truth.square().sum()), spread, spread)
 
 
 def tanh_network(parameters: Parameters, x: Tensor) -> Tensor:
@@ -192,7 +215,7 @@ def linear(draw: Draw) -> Outcome:
     Mutation(
         "the kernel before its step left out", two_variable_map, "[f], [kernel]", "[f], [kernel - step * f.square() / width]"
     ),
-    Mutation("rises overlooked", catapult, "relative[1:] > relative[:-1]", "relative[1:] > relative[:1] * 1e9"),
+    Mutation("rises overlooked", catapult, "relative[:-1] + rounding", "relative[:-1] + 1e9"),
     Mutation("all there is at the peak for what came", spike_share, "- (one @ top).square().sum()", ""),
     source="numpy, step by step",
     unit="of the largest",
@@ -221,4 +244,4 @@ def smallest(draw: Draw) -> Outcome:
     return Outcome(max(worst, abs(spike_share(planted, before, peak, 1) - 0.64 / 1.44)))
 
 
-STANDARDS = (wide, infinite, outputs, linear, smallest)
+STANDARDS = (wide, infinite, narrow, outputs, linear, smallest)

@@ -32,8 +32,8 @@ class Catapult:
     """What a run's losses and top kernel eigenvalues say.
 
     Attributes:
-        phase: "monotone": no loss exceeds the one before; "diverged": it ends above its start, or is not finite; "catapult"
-            otherwise.
+        phase: "monotone": no loss exceeds the one before by more than a residual's rounding; "diverged": it ends above its start,
+            or is not finite; "catapult" otherwise.
         peak: largest L/L₀ (infinite where a loss is); `end`: last L/L₀.
         kernel: λ∞/λ₀; `edge`: ηλ∞/2, below 1 where the run came to rest in a place that is stable for its step. Not a number
             where the run diverged.
@@ -56,7 +56,8 @@ def catapult(losses: Tensor, tops: Tensor, step: float) -> Catapult:
     end = float(relative[-1])
     if not math.isfinite(end) or end > 1:
         return Catapult("diverged", _largest(relative), end if math.isfinite(end) else math.inf, math.nan, math.nan)
-    rises = bool((relative[1:] > relative[:-1]).any())
+    rounding = 1e4 * torch.finfo(losses.dtype).eps ** 2  # of a residual, squared: below it losses go up and down at random
+    rises = bool((relative[1:] > relative[:-1] + rounding).any())
     last = float(tops[-1])
     return Catapult("catapult" if rises else "monotone", _largest(relative), end, last / float(tops[0]), step * last / 2)
 
