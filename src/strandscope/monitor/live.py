@@ -110,7 +110,7 @@ class Live:
         return self._running.score() if self._running is not None else np.empty((0, len(self.monitor.concepts)))
 
     def scored(self, row: int, since: int = 0) -> Floats:
-        """(tokens, concepts) scores of a sequence that goes on; `since`: without those of so many positions that the batch scored."""
+        """(tokens, concepts) scores of a sequence that goes on; those of the first `since` positions scored left out."""
         tokens = [scores[rows == row] for rows, scores in self._scores[since:]]
         return np.concatenate(tokens) if tokens else np.empty((0, len(self.monitor.concepts)))
 
