@@ -22,7 +22,15 @@ FILES = [path.relative_to(SOURCE).as_posix() for path in sorted(SOURCE.rglob("*.
 GROUND = {"errors", "io", "provenance", "reading", "linalg", "engine"}
 LEFT = ["subject", "capture"]  # touches networks; each may use those before it
 RIGHT = ["statistics", "strand", "laws", "standards"]  # mathematics on tensors and callables
-MEET = ["control", "census", "monitor", "adversary", "sources"]  # where the wings meet; they never import one another
+MEET = [
+    "control",
+    "census",
+    "monitor",
+    "language",
+    "recorder",
+    "adversary",
+    "sources",
+]  # where the wings meet; they never import one another
 ABOVE = ["report", "audit", "serve", "cli", "__main__"]
 EVERYTHING = {*GROUND, *LEFT, *RIGHT, *MEET, *ABOVE}
 BELOW = dict.fromkeys(GROUND, GROUND)

@@ -27,6 +27,7 @@ _WHERE = {
     "hold": ".control.holding",
     "Held": ".control.holding",
     "Monitor": ".monitor.monitor",
+    "Recorder": ".recorder.recorder",
     "Dose": ".control.dose",
     "Reading": ".reading",
     "audit": ".audit",
@@ -43,6 +44,7 @@ __all__ = [
     "Held",
     "Monitor",
     "Reading",
+    "Recorder",
     "Report",
     "Site",
     "Strand",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .control.steer import steer as steer
     from .monitor.monitor import Monitor as Monitor
     from .reading import Reading as Reading
+    from .recorder.recorder import Recorder as Recorder
     from .report.finding import Finding as Finding
     from .report.finding import Report as Report
     from .strand.find import Found as Found

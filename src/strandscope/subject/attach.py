@@ -116,6 +116,26 @@ def watch(module: nn.Module, seen: Seen, paths: Collection[str] | None = None) -
         yield
 
 
+Entering = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+
+
+@contextmanager
+def watch_entering(module: nn.Module, seen: Entering, paths: Collection[str]) -> Iterator[None]:
+    """Call `seen(path, args, kwargs)` each time a module of `paths` is about to run, before it can change what it was given."""
+    with ExitStack() as stack:
+        for path in paths:
+            part = module.get_submodule(path)
+            stack.callback(part.register_forward_pre_hook(_tell_before(path, seen), with_kwargs=True).remove)
+        yield
+
+
+def _tell_before(path: str, seen: Entering) -> Callable[..., None]:
+    def before_module(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen(path, args, kwargs)
+
+    return before_module
+
+
 def _tell(path: str, seen: Seen) -> Callable[..., None]:
     def after_module(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         seen(path, args, kwargs, output)

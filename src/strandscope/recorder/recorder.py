@@ -1,0 +1,348 @@
+"""The recorder of a plain PyTorch loop.
+
+    with Recorder(model, lambda: batch, out="run") as recorder:
+        for x, y in loader:
+            …
+            optimizer.step()
+            recorder.step(loss=loss)
+
+It promises: the run is the one that it would have been, bit for bit (`guard` says what is put back); the time it takes stays
+within `budget` of the training time (`cadence`); what it has written survives `kill -9` with at most the last record lost
+(`folder`); where a disk or a GPU's memory is full, one warning is given, recording stops and the training goes on.
+
+The first record is taken when the block is entered (or with the first step, where there is no block), the last when it is left.
+A block that is left by an exception takes no last record, since the network may be in any state. Networks are measured in
+evaluation mode, outside any autocast. On several ranks of torch.distributed every rank makes the same calls, with its own rows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, MissingError
+from ..provenance import versions
+from ..reading import Reading
+from . import ranks
+from .batch import Batch, BatchFunction, Output, answer, make
+from .cadence import Cadence
+from .features import Features
+from .folder import Folder, lines_of
+from .guard import mode_sentence, refuse_writers, undisturbed, unwrapped
+from .quantity import Measured, Quantity, gradient_norm
+from .reference import Reference, bases
+from .run import read_run
+from .sites import Place, resolve
+from .spikes import Band
+
+_HELD_LOSSES = 256  # before they are written without a record
+_STOPPED = -1
+
+
+class RecorderWarning(UserWarning):
+    """Recording stopped; the training goes on."""
+
+
+class Recorder:
+    """Watches a network while it trains.
+
+    Args:
+        model: the network that is being trained; wrappers (DDP, compile) are looked through.
+        batch_fn: makes the batch that is measured on, the same whenever it is called: a tensor, a mapping of arguments, or
+            (one of these, targets). 64 to 256 rows that are not trained on are a good choice. On several ranks, each its own.
+        quantities: more to measure (`quantity`) beside the features.
+        out: the run folder.
+        budget: share of the training time that the recorder may take.
+        every: a fixed number of steps between records instead.
+        sites: where features are followed (`sites`); None: the input and up to four blocks.
+        rank, probes, output, seed: of the features (`features`).
+        reference: {site: Strand or orthonormal basis (d, k)} to compare the features with.
+        resume: True goes on where the folder ends, or starts where there is none yet; a number goes on from that step.
+
+    Raises:
+        InputError: an argument is wrong, the batch differs from call to call, or the network's answer does.
+        MissingError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_fn: BatchFunction,
+        quantities: Sequence[Quantity] = (),
+        out: str | os.PathLike[str] = "run",
+        budget: float = 0.05,
+        *,
+        every: int | None = None,
+        sites: Sequence[str] | None = None,
+        rank: int = 4,
+        probes: int = 1,
+        output: Output | None = None,
+        reference: Mapping[str, Reference] | None = None,
+        resume: bool | int = False,
+        seed: int = 0,
+    ) -> None:
+        if rank < 1 or probes < 1:
+            raise InputError(f"rank, probes: got {rank} and {probes}, wanted at least 1 of each")
+        names = ["features", *(one.name for one in quantities)]
+        if len(set(names)) < len(names):
+            raise InputError(f"quantities: got {', '.join(names)}, wanted names that differ")
+        self.model, self._batch_fn = unwrapped(model), batch_fn
+        self._quantities, self._folder = tuple(quantities), Folder(out)
+        self._features = {"rank": rank, "probes": probes, "output": output, "seed": seed}
+        self._sites, self._reference, self._resume = sites, dict(reference or {}), resume
+        self._clock = Cadence(budget, every)
+        self._losses: list[tuple[int, float | Tensor]] = []
+        self._band, self._over = Band(), False
+        self._batch: Batch | None = None
+        self._places: dict[str, Place] | None = None
+        self._touched: frozenset[str] = frozenset()
+        self.at = 0  # steps made
+        self.stopped = ""  # why nothing is recorded any more
+        self._closed = False
+        if self._folder.holds_a_run and resume is False and ranks.number() == 0:
+            raise InputError(
+                f"out: {self._folder.path} already holds a run; choose another folder, or resume=True to go on with it"
+            )
+
+    # --- the loop's side ---
+
+    def __enter__(self) -> Recorder:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del error, trace
+        if kind is None:
+            self.close()
+        else:
+            self._leave(f"left by {kind.__name__}")
+
+    def start(self) -> Recorder:
+        """Look at the network and the batch, make or open the folder, and take the first record."""
+        if self._batch is not None:
+            return self
+        self._clock.enter(time.perf_counter())
+        device = next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
+        self._touched = refuse_writers(self.model, lambda: self._look_at(device))
+        assert self._batch is not None and self._places is not None
+        self._quantities = (Features(self._places, **self._features), *self._quantities)
+        self._open(self._batch, {name: place.width for name, place in self._places.items()})
+        self._record("start" if self.at == 0 else "resumed", floor=True)
+        self._clock.leave(time.perf_counter())
+        return self
+
+    def step(self, loss: float | Tensor | None = None) -> None:
+        """After each step of the optimiser; measures when it is time to."""
+        if self._closed:
+            raise InputError("recorder: it is closed; make another one, with resume=True to go on in the same folder")
+        self._clock.enter(time.perf_counter())
+        self.at += 1
+        if loss is not None:
+            self.observe(loss)
+        if self._batch is None:
+            self.start()
+        elif self.at == self._clock.next:
+            self._look()
+        elif len(self._losses) >= _HELD_LOSSES:
+            self._write_losses()
+        self._clock.leave(time.perf_counter())
+
+    def observe(self, loss: float | Tensor) -> None:
+        """The loss of the step just made, where it is known later than `step`. A tensor is read when the next line is written."""
+        held = loss.detach() if isinstance(loss, Tensor) else float(loss)
+        if isinstance(held, Tensor) and held.numel() != 1:
+            raise InputError(f"loss: got shape {tuple(held.shape)}, wanted one number")
+        if isinstance(held, Tensor) and held.device.type == "cpu":
+            held = float(held)
+        self._losses.append((self.at, held.clone() if isinstance(held, Tensor) else held))
+        if isinstance(held, float):
+            over = self._band.above(held)
+            if over != self._over and ranks.count() == 1 and not self.stopped and self._clock.every is None:
+                self._clock.next = self.at  # as a spike begins, and as it ends
+            self._over = over
+
+    def close(self) -> None:
+        """Take the last record and write `summary.json`."""
+        if self._closed:
+            return
+        self._clock.enter(time.perf_counter())
+        if self._batch is None:
+            self.start()
+        (goes_on,) = ranks.told([int(not self.stopped)])
+        if goes_on:
+            self._record("end", floor=True)
+        self._leave("closed")
+
+    @property
+    def overhead(self) -> Reading:
+        """Its share of the training time so far."""
+        return self._clock.reading()
+
+    # --- the folder's side ---
+
+    def _open(self, batch: Batch, sites: dict[str, int]) -> None:
+        about = {
+            "model": type(self.model).__name__,
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "batch": {"rows": batch.rows, "digest": batch.digest, "ranks": ranks.count()},
+            "mode": mode_sentence(self.model),
+            "quantities": {one.name: one.settings() for one in self._quantities},
+            "budget": self._clock.budget,
+            "every": self._clock.every,
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+        reference = bases(self._reference, sites)
+        where = [0, 0]
+        if ranks.number() == 0:
+            if self._folder.holds_a_run:
+                self._going_on(about)
+            else:
+                self._folder.begin(about, reference)
+            where = [self.at, self._clock.next]
+        self.at, self._clock.next = ranks.told(where)
+
+    def _going_on(self, about: dict[str, Any]) -> None:
+        cut = self._folder.resume(about)
+        lines, _ = lines_of(self._folder.path)
+        ends = [line["step"] for line in lines if "step" in line]
+        ends += [pair[0] for line in lines for pair in line.get("losses", ())]
+        end = max(ends, default=0)
+        step = end if self._resume is True else int(self._resume)
+        if step > end:
+            raise InputError(f"resume: got step {step}, wanted at most {end}, where {self._folder.path} ends")
+        clocks = [line["clock"] for line in lines if "clock" in line and line["step"] <= step]
+        if clocks:
+            self._clock.restore(clocks[-1])
+        self._folder.append({"kind": "resumed", "step": step, "cut": cut, "at": datetime.now(UTC).isoformat(timespec="seconds")})
+        self.at = step
+
+    def _look_at(self, device: torch.device) -> None:
+        """Make the batch, find the sites, and see that the network answers the same twice."""
+        batch = make(self._batch_fn, device)
+        places = resolve(self.model, batch, self._sites)
+        said = []
+        with torch.no_grad():
+            for _ in range(2):
+                said.append(answer(batch.call(self.model), self._features["output"], batch.rows).detach().double())
+        if not torch.allclose(*said, rtol=1e-4, atol=1e-4 * float(said[0].abs().nan_to_num().max()), equal_nan=True):
+            raise InputError(
+                "model: answers the same batch differently from one pass to the next in evaluation mode, so records could not be "
+                "compared; switch off what draws random numbers there"
+            )
+        self._batch, self._places = batch, places
+
+    def _look(self) -> None:
+        """At a planned step: measure if it is affordable, else plan another; on several ranks the first decides."""
+        (due,) = ranks.told([int(self._clock.due()) if not self.stopped else _STOPPED])
+        if due == 1:
+            self._record("spike" if self._over else "planned", floor=False)
+        elif due == 0:
+            (self._clock.next,) = ranks.told([self._clock.plan(self.at)])
+
+    def _record(self, why: str, *, floor: bool) -> None:
+        began = time.perf_counter()
+        try:
+            readings, tensors, restored = self._measured()
+            self._write(why, readings, tensors, restored, began)
+        except (OSError, MissingError, torch.OutOfMemoryError) as error:
+            self._stop(error)
+        _synchronise(self._batch)
+        self._clock.took(time.perf_counter() - began, floor=floor)
+        self._plan()
+
+    def _plan(self) -> None:
+        self._clock.leave(time.perf_counter())  # what the record took is inside
+        (self._clock.next,) = ranks.told([self._clock.plan(self.at) if not self.stopped else _STOPPED])
+
+    def _measured(self) -> tuple[dict[str, Reading], dict[str, Tensor], list[str]]:
+        assert self._batch is not None
+        readings: dict[str, Reading] = {"gradient norm": gradient_norm(self.model)}
+        tensors: dict[str, Tensor] = {}
+        with undisturbed(self.model, self._touched) as notes:
+            for quantity in self._quantities:
+                found: Measured = quantity.measure(self.model, self._batch)
+                readings |= found.readings
+                tensors |= found.tensors
+        return readings, tensors, notes.restored
+
+    def _write(
+        self, why: str, readings: dict[str, Reading], tensors: dict[str, Tensor], restored: list[str], began: float
+    ) -> None:
+        losses = self._taken_losses()
+        if ranks.number() != 0:
+            return
+        name = self._folder.tensors(self.at, tensors)
+        self._clock.leave(time.perf_counter())
+        line = {
+            "kind": "record",
+            "step": self.at,
+            "why": why,
+            "clock": self._clock.state(),
+            "cost": time.perf_counter() - began,
+            "losses": losses,
+            "readings": {key: asdict(reading) for key, reading in readings.items()},
+            "tensors": name,
+            "restored": restored,
+        }
+        self._folder.append(line)
+
+    def _write_losses(self) -> None:
+        losses = self._taken_losses()
+        if ranks.number() == 0 and not self.stopped:
+            try:
+                self._folder.append({"kind": "losses", "losses": losses}, sync=False)
+            except OSError as error:
+                self._stop(error)
+
+    def _taken_losses(self) -> list[tuple[int, float | None]]:
+        """The losses since the last line; None where one was not finite."""
+        numbers = [(step, float(loss)) for step, loss in self._losses]
+        self._losses.clear()
+        return [(step, loss if math.isfinite(loss) else None) for step, loss in numbers]
+
+    def _stop(self, error: Exception) -> None:
+        self.stopped = f"recording stopped at step {self.at}: {str(error).splitlines()[0]}"
+        line = {"kind": "stopped", "step": self.at, "reason": self.stopped}
+        said = ranks.number() != 0 or self._folder.give_up(line)
+        warnings.warn(
+            f"{self.stopped}. The training goes on without it" + ("" if said else "; the record could not be told"),
+            RecorderWarning,
+            stacklevel=4,
+        )
+
+    def _leave(self, how: str) -> None:
+        self._closed = True
+        self._clock.leave(time.perf_counter())
+        if self._batch is None or ranks.number() != 0 or self.stopped:
+            return
+        line = {
+            "kind": "end",
+            "step": self.at,
+            "how": how,
+            "clock": self._clock.state(),
+            "overhead": self._clock.sentence(),
+            "losses": self._taken_losses(),
+        }
+        try:
+            self._folder.append(line)
+            self._folder.end()
+            read_run(self._folder.path).write_summary()
+        except (OSError, MissingError) as error:
+            self._stop(error)
+
+
+def _synchronise(batch: Batch | None) -> None:
+    """Wait for the accelerator, so that the clock reads what the measurement took."""
+    tensors = [] if batch is None else [*batch.args, *batch.kwargs.values()]
+    if any(isinstance(held, Tensor) and held.device.type == "cuda" for held in tensors):
+        torch.cuda.synchronize()

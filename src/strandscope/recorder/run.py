@@ -1,0 +1,296 @@
+"""A run read back from its folder: readings over steps, what was made of the kept subspaces, spikes and emergence times.
+
+Everything that compares records is made here and not while recording, so a run that was killed reads as well as one that was
+closed: its features are compared with the last ones that there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..io import load_tensors, write_json
+from ..laws.figure import Figure, Series
+from ..reading import Null, Reading
+from ..statistics.tangent.kernel import kernel_motion
+from .alignment import Subspace, alignment, emergence, rotation
+from .folder import about_of, lines_of, read_tensors
+from .quantities import KERNEL
+from .spikes import Spike, spikes
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was measured after a step."""
+
+    step: int
+    why: str  # "start", "planned", "spike", "resumed" or "end"
+    seconds: float  # of training before it
+    cost: float  # seconds that it took
+    readings: dict[str, Reading]
+    tensors: str  # file in the folder
+    restored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A spike of the loss and how far the features at each site turned across it.
+
+    `usual` is the median rotation between neighbouring records as many steps apart or more; None where there is none.
+    """
+
+    spike: Spike
+    between: tuple[int, int]
+    rotation: dict[str, Reading]
+    usual: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands in its folder.
+
+    Attributes:
+        about: what run.json says; `losses`: (step, loss), None where one was not finite.
+        notes: what the record says of itself: resumptions, why it stopped, how it ended.
+        overhead: the recorder's share of the training time.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    records: tuple[Record, ...]
+    losses: tuple[tuple[int, float | None], ...]
+    notes: tuple[str, ...]
+    overhead: Reading
+    _held: dict[tuple[int, str], Subspace] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def steps(self) -> list[int]:
+        return [record.step for record in self.records]
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.about["quantities"]["features"]["sites"])
+
+    @cached_property
+    def reference(self) -> dict[str, Tensor]:
+        """(d, k) bases that the run was compared with, by site."""
+        file = self.folder / "reference.safetensors"
+        return load_tensors(file)[0] if file.exists() else {}
+
+    def series(self, name: str) -> list[Reading | None]:
+        """A reading over the records, by its name ("input/dimension"); None where a record has none of that name."""
+        found = [record.readings.get(name) for record in self.records]
+        if not any(found):
+            names = sorted({key for record in self.records for key in record.readings})
+            raise InputError(f"name: got {name!r}, wanted one of {', '.join(names)}")
+        return found
+
+    def subspace(self, site: str, number: int) -> Subspace | None:
+        """The features at a site in a record, by its number; None where there were none (no gradient, or a NaN)."""
+        self._check(site)
+        file = self.records[number].tensors
+        if (number, site) not in self._held:
+            tensors = read_tensors(self.folder, file)
+            rows = int(self.about["batch"]["rows"]) * int(self.about["batch"]["ranks"])
+            for one in self.sites:
+                if f"{one}/basis" in tensors:
+                    held = Subspace(tensors[f"{one}/basis"].double(), tensors[f"{one}/without"].double(), rows)
+                    self._held[number, one] = held
+        return self._held.get((number, site))
+
+    def alignment(self, site: str, *, to: str = "last") -> list[Reading | None]:
+        """The features at a site over the records, aligned with those of the last record or with the reference."""
+        found = [self.subspace(site, number) for number in range(len(self.records))]
+        if to == "reference":
+            if site not in self.reference:
+                raise InputError(f"site: got {site!r}, which has no reference; give Recorder reference={{{site!r}: basis}}")
+            rows = next((one.rows for one in found if one is not None), 0)
+            other: Subspace | None = Subspace.fixed(self.reference[site], rows)
+        elif to == "last":
+            other = next((one for one in reversed(found) if one is not None), None)
+        else:
+            raise InputError(f"to: got {to!r}, wanted 'last' or 'reference'")
+        return [None if one is None or other is None else alignment(one, other) for one in found]
+
+    def rotation(self, site: str) -> list[Reading | None]:
+        """How far the features at a site turned since the record before; None of the first."""
+        found = [self.subspace(site, number) for number in range(len(self.records))]
+        turned = [None if one is None or other is None else rotation(one, other) for one, other in pairwise(found)]
+        return [None, *turned] if found else []
+
+    def emergence(self, site: str, *, to: str = "last") -> Reading:
+        """The step from which on the alignment stays above half of its last value."""
+        return emergence(self.steps, self.alignment(site, to=to), "the last features" if to == "last" else "the reference")
+
+    def kernel_motion(self) -> list[Reading | None]:
+        """‖Θ − Θ_0‖/‖Θ_0‖ over the records, Θ_0 the first record's; None where the tangent kernel was not measured."""
+        found = [read_tensors(self.folder, record.tensors).get(f"{KERNEL}/kernel") for record in self.records]
+        first = next((one for one in found if one is not None), None)
+        if first is None:
+            raise InputError("tangent kernel: this run has none; give Recorder quantities=[TangentKernel()]")
+        method = f"Frobenius distance of the tangent kernel from the first record's, {len(first)} rows; exact given the rows"
+
+        def reading(value: float) -> Reading:
+            return Reading(value, value, value, None, len(first), "", None, method)
+
+        return [None if one is None else reading(kernel_motion(first, one)) for one in found]
+
+    def spikes(self) -> list[Moved]:
+        """Spikes of the loss, and how far the features turned from the last record before to the first after."""
+        steps = [step for step, _ in self.losses]
+        found = spikes(steps, [float("nan") if loss is None else loss for _, loss in self.losses])
+        turns = {site: self.rotation(site) for site in self.sites} if found else {}
+        return [moved for spike in found if (moved := self._moved(spike, turns)) is not None]
+
+    def _moved(self, spike: Spike, turns: dict[str, list[Reading | None]]) -> Moved | None:
+        end = spike.last if spike.last is not None else spike.top
+        before = max((number for number, step in enumerate(self.steps) if step < spike.first), default=None)
+        after = min((number for number, step in enumerate(self.steps) if step >= end), default=None)
+        if before is None or after is None:
+            return None
+        turned: dict[str, Reading] = {}
+        usual: dict[str, float | None] = {}
+        apart = self.steps[after] - self.steps[before]
+        for site in self.sites:
+            one, other = self.subspace(site, before), self.subspace(site, after)
+            if one is not None and other is not None:
+                turned[site] = rotation(one, other)
+            others = [
+                reading.value
+                for number, reading in enumerate(turns[site])
+                if reading is not None
+                and reading.value is not None
+                and not before < number <= after
+                and self.steps[number] - self.steps[number - 1] >= apart
+            ]
+            usual[site] = float(torch.tensor(others).median()) if others else None
+        return Moved(spike, (self.steps[before], self.steps[after]), turned, usual)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a record: its step, the mean loss since the record before, all readings, those that compare records too."""
+        derived: dict[str, Sequence[Reading | None]] = {}
+        for site in self.sites:
+            derived[f"{site}/alignment with the last"] = self.alignment(site)
+            derived[f"{site}/rotation"] = self.rotation(site)
+            if site in self.reference:
+                derived[f"{site}/alignment with the reference"] = self.alignment(site, to="reference")
+        rows, since = [], -1
+        for number, record in enumerate(self.records):
+            losses = [loss for step, loss in self.losses if since < step <= record.step and loss is not None]
+            row: dict[str, Any] = {"step": record.step, "seconds": record.seconds, "cost": record.cost}
+            row["loss"] = sum(losses) / len(losses) if losses else None
+            rows.append(row | record.readings | {name: values[number] for name, values in derived.items()})
+            since = record.step
+        return rows
+
+    def figure(self, what: str = "alignment with the last") -> Figure:
+        """A reading of every site over the steps, as data."""
+        series = []
+        rows = self.table()
+        for site in self.sites:
+            points = [(row["step"], row.get(f"{site}/{what}")) for row in rows]
+            held = [(step, one) for step, one in points if one is not None and one.value is not None]
+            if held:
+                x, y = [step for step, _ in held], [one.value for _, one in held]
+                series.append(Series.of(site, "measured", x, y, [one.low for _, one in held], [one.high for _, one in held]))
+        if not series:
+            raise InputError(f"what: got {what!r}, wanted a reading of sites, such as 'dimension' or 'rotation'")
+        return Figure.of(f"{self.about['model']}: {what}", "step", what, series)
+
+    def summary(self) -> dict[str, Any]:
+        """What the run was, in plain values."""
+        named = {site: {"last": asdict(self.emergence(site))} for site in self.sites}
+        for site in self.reference:
+            named[site]["reference"] = asdict(self.emergence(site, to="reference"))
+        moved = [
+            {
+                "spike": {**asdict(one.spike), "peak": _plain(one.spike.peak), "height": _plain(one.spike.height)},
+                "between": list(one.between),
+                "rotation": {site: asdict(reading) for site, reading in one.rotation.items()},
+                "usual": one.usual,
+            }
+            for one in self.spikes()
+        ]
+        last = {name: asdict(reading) for name, reading in self.records[-1].readings.items()} if self.records else {}
+        about = {name: self.about[name] for name in ("model", "parameters", "mode", "budget", "every", "began")}
+        return {
+            **about,
+            "steps": self.steps[-1] if self.records else 0,
+            "records": len(self.records),
+            "overhead": asdict(self.overhead),
+            "emergence": named,
+            "spikes": moved,
+            "last": last,
+            "notes": list(self.notes),
+        }
+
+    def write_summary(self) -> None:
+        write_json(self.folder / SUMMARY, self.summary())
+
+    def _check(self, site: str) -> None:
+        if site not in self.sites:
+            raise InputError(f"site: got {site!r}, wanted one of {', '.join(self.sites)}")
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """The run in a folder, closed, killed or still going on.
+
+    Raises:
+        MissingError: there is none. InputError: a file in it is damaged.
+    """
+    place, about = Path(folder), about_of(folder)
+    lines, cut = lines_of(folder)
+    records: dict[int, Record] = {}
+    losses: dict[int, float | None] = {}
+    notes: list[str] = []
+    clock: dict[str, Any] = {}
+    for line in lines:
+        losses |= {int(step): loss for step, loss in line.get("losses", ())}
+        clock = line.get("clock", clock)
+        if line["kind"] == "record":
+            records[line["step"]] = _record(line)
+        elif line["kind"] == "resumed":
+            torn = f" after {line['cut']} bytes of a line that was cut off" if line["cut"] else ""
+            notes.append(f"resumed at step {line['step']}{torn}")
+        elif line["kind"] == "stopped":
+            notes.append(line["reason"])
+        elif line["kind"] == "end":
+            notes.append(f"{line['how']} at step {line['step']}; overhead {line['overhead']}")
+    if cut:
+        notes.append(f"the last line is cut off ({cut} bytes) and does not count")
+    if not any(line["kind"] in ("end", "stopped") for line in lines[-1:]):
+        notes.append("it has no end: it is still going on, or was killed")
+    ordered = tuple(records[step] for step in sorted(records))
+    return Run(place, about, ordered, tuple(sorted(losses.items())), tuple(notes), _overhead(clock))
+
+
+def _record(line: dict[str, Any]) -> Record:
+    readings = {}
+    for name, held in line["readings"].items():
+        null = Null(**held["null"]) if held["null"] else None
+        readings[name] = Reading(**{**held, "null": null})
+    clock = line["clock"]
+    return Record(line["step"], line["why"], clock["outside"], line["cost"], readings, line["tensors"], tuple(line["restored"]))
+
+
+def _overhead(clock: dict[str, Any]) -> Reading:
+    unit, method = "share of training time", "seconds inside the recorder over seconds between its calls, by the clock"
+    if not clock.get("outside"):
+        return Reading.not_measured("no step was made", unit=unit, method=method)
+    share = clock["inside"] / clock["outside"]
+    return Reading(share, share, share, None, int(clock["records"]), unit, None, method)
+
+
+def _plain(value: float) -> float | None:
+    return value if value < float("inf") else None
