@@ -12,19 +12,14 @@ form) occurs here too: its threshold is then as high as such prose scores.
 
 from __future__ import annotations
 
-import ast
 import json
-import sysconfig
-from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
+from ..capture import library
 from ..capture.examples import Example, Examples, neutral_prompts, passages
 from ..errors import MissingError
 
-_LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "pydoc_data", "__pycache__"})
 SHORTEST, LONGEST = 8, 60  # words
 _ROMANCE = frozenset({"spanish-portuguese", "french-italian"})
 _TURNS = 2  # passages of each kind: more would cost time and count no more, since a group counts once
@@ -70,36 +65,9 @@ def docstrings(each: int = 1, shortest: int = SHORTEST, longest: int = LONGEST) 
     """
     rows = [
         {"text": text, "group": module, "id": f"{module}:{number}"}
-        for module, texts in _library().items()
+        for module, texts in library.docstrings().items()
         for number, text in enumerate([text for text in texts if shortest <= len(text.split()) <= longest][:each], start=1)
     ]
     if not rows:
-        raise MissingError(f"docstrings: no sources in {sysconfig.get_paths()['stdlib']}; install Python with its library")
+        raise MissingError(f"docstrings: no sources in {library.folder()}; install Python with its library")
     return Examples.from_rows(rows, "docstrings")
-
-
-@cache
-def _library() -> Mapping[str, tuple[str, ...]]:
-    """Docstrings by module, no text twice, the longest first."""
-    root, seen, found = Path(sysconfig.get_paths()["stdlib"]), set(), {}
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if _LEFT_OUT.isdisjoint(name.parts):
-            fresh = {" ".join(text.casefold().split()): text for text in _docstrings(path)}
-            texts = [text for words, text in fresh.items() if words not in seen]
-            seen |= fresh.keys()
-            if texts:
-                found[name.as_posix()] = tuple(sorted(texts, key=lambda text: (-len(text), text)))
-    return found
-
-
-def _docstrings(path: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # the library holds files that are wrong on purpose
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield text
