@@ -1,0 +1,175 @@
+"""Neural collapse: past zero training error, class means become a simplex and features their class means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from ...statistics.collapse import ClassSums, Collapse
+from ..figure import Figure, Series
+from ..law import Control, Law, LawResult
+from .checks import bound, certain
+from .entry import Trial, entry
+
+Floats = NDArray[np.float64]
+
+CLASSES, WIDTH, EACH = 4, 10, 50  # unconstrained features
+UNEVEN = (95, 95, 5, 5)  # rows of the control's classes
+DECAY_W, DECAY_H = 5e-3, 5e-3  # (λ/2)‖W‖² and (λ/2n)‖H‖² per row of the smallest mean
+ROWS, HIDDEN, EPOCHS, BATCH = 1000, (256, 256, 128), 350, 50  # digits
+RATE, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
+SLOWER = 0.7  # of the epochs, after which steps shrink to nothing
+
+COLLAPSE = Law(
+    "neural collapse",
+    "NC1 → 0, cos(μ_c − μ_G, μ_c′ − μ_G) → −1/(K − 1), NC4 → 0",
+    {
+        "NC1": "tr(Σ_W Σ_B⁺)/K, variability of features within classes (1)",
+        "μ_c, μ_G": "mean of a class's features, and of all class means (feature)",
+        "K": "classes (1)",
+        "NC4": "share of rows where the classifier disagrees with the nearest class mean (1)",
+    },
+    "classes of equal size, more dimensions than classes, training with L2 decay past zero training error",
+    tolerance=0.01,
+)
+
+
+def features(trial: Trial, counts: tuple[int, ...]) -> tuple[Collapse, float]:
+    """Free features H and a classifier W, b minimise cross-entropy with decay from a random start; figures, and NC3.
+
+    Every row of H is a parameter of its own: what a network would do that could put any row anywhere.
+    """
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    n, k = len(labels), len(counts)
+    random = trial.torch("features", *map(str, counts))
+    start = torch.randn((n + k) * WIDTH + k, generator=random, dtype=torch.float64).numpy()
+
+    def parts(point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, w = point[: n * WIDTH].reshape(n, WIDTH), point[n * WIDTH : (n + k) * WIDTH].reshape(k, WIDTH)
+        return h, w, point[(n + k) * WIDTH :]
+
+    def value(point: Floats) -> tuple[float, Floats]:
+        whole = torch.tensor(point, requires_grad=True)
+        h, w, b = parts(whole)
+        loss = cross_entropy(h @ w.T + b, labels) + DECAY_W / 2 * w.square().sum() + DECAY_H / (2 * n) * h.square().sum()
+        (gradient,) = torch.autograd.grad(loss, whole)
+        return float(loss.detach()), gradient.numpy()
+
+    options = {"maxiter": 5000, "maxfun": 10_000, "ftol": 0.0, "gtol": 1e-10, "maxcor": 30}
+    h, w, b = parts(torch.tensor(minimize(value, start, jac=True, method="L-BFGS-B", options=options).x))
+    found = figures(h, labels, h @ w.T + b, k)
+    return found, found.nc3(w)
+
+
+def figures(rows: Tensor, labels: Tensor, logits: Tensor, classes: int) -> Collapse:
+    """Two passes: class means first, so that NC4 has them."""
+    first = ClassSums(classes, rows.shape[1])
+    first.update(rows, labels)
+    again = ClassSums(classes, rows.shape[1], centres=first.means)
+    again.update(rows, labels, logits)
+    return again.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Of one network after so many epochs: training error (share) and the figures of its last hidden layer."""
+
+    number: int
+    error: float
+    nc1: float
+    angles: float
+    nc4: float
+
+
+def network(trial: Trial, rows: int = ROWS, epochs: int = EPOCHS, every: int = 5) -> list[Epoch]:
+    """A rectifier network with three hidden layers learns the digits by their squared error, with momentum and decay."""
+    images, labels = load_digits(return_X_y=True)
+    kept = trial.numpy("digits").permutation(len(images))[:rows]
+    x, y = torch.as_tensor(images[kept] / 16, dtype=torch.float32), torch.as_tensor(labels[kept])
+    wanted = one_hot(y, 10).float()
+    random, sizes = trial.torch("network"), (x.shape[1], *HIDDEN, 10)
+    weights = [torch.randn(b, a, generator=random) * (2 / a) ** 0.5 for a, b in pairwise(sizes)]
+    weights += [torch.zeros(b) for b in sizes[1:]]
+    weights = [part.requires_grad_() for part in weights]
+
+    def forward(z: Tensor) -> tuple[Tensor, Tensor]:
+        for layer in range(len(HIDDEN)):
+            z = (z @ weights[layer].T + weights[len(sizes) - 1 + layer]).relu()
+        return z, z @ weights[len(HIDDEN)].T + weights[-1]
+
+    descent = torch.optim.SGD(weights, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    slower = torch.optim.lr_scheduler.LambdaLR(descent, lambda done: min(1.0, (1.01 - done / epochs) / (1.01 - SLOWER)))
+    seen = []
+    for epoch in range(1, epochs + 1):
+        for batch in torch.randperm(len(x), generator=random).split(BATCH):
+            descent.zero_grad()
+            (forward(x[batch])[1] - wanted[batch]).square().sum(1).mean().backward()
+            descent.step()
+        slower.step()
+        if epoch % every == 0 or epoch < 4 * every:
+            with torch.no_grad():
+                h, logits = forward(x)
+            found = figures(h, y, logits, 10)
+            error = float((logits.argmax(1) != y).double().mean())
+            seen.append(Epoch(epoch, error, found.nc1, found.angles, found.nc4 or 0.0))
+    return seen
+
+
+@entry(
+    COLLAPSE,
+    source="Papyan, Han & Donoho, PNAS 117:24652 (2020); unconstrained features: Mixon, Parshall & Pi (2020); squared "
+    "error: Han, Papyan & Donoho (2022); the control: Fang, He, Long & Su, PNAS 118 (2021)",
+    control="the same free features with classes of 95, 95, 5 and 5 rows: the angles of a simplex are violated",
+    seconds=9,
+)
+def collapse(trial: Trial) -> LawResult:
+    """Free features of four classes, fifty rows each, and their classifier minimise cross-entropy with decay: within classes
+    nothing may be left, the class means must stand at cosines of −1/3, the classifier agree with the nearest of them and lie
+    along them. In a network that learns digits by their squared error, variability within classes must fall at least threefold
+    between the first epoch without a training error and the last."""
+    even, aligned = features(trial, (EACH,) * CLASSES)
+    uneven, _ = features(trial, UNEVEN)
+    epochs = network(trial)
+    fitted = next((one for one in epochs if one.error == 0), epochs[-1])
+    fall = fitted.nc1 / epochs[-1].nc1
+    n, how = even.n, "free features at the minimum"
+    checks = [
+        bound("NC2: largest deviation of a cosine from −1/3", certain(even.angles, "1", how, n), (-math.inf, COLLAPSE.tolerance)),
+        bound("NC1", certain(even.nc1, "1", how, n), (-math.inf, 1e-3)),
+        bound("NC2: spread of norms", certain(even.norms, "share", how, n), (-math.inf, COLLAPSE.tolerance)),
+        bound("NC3", certain(aligned, "1", how, n), (-math.inf, COLLAPSE.tolerance)),
+        bound("NC4", certain(even.nc4 if even.nc4 is not None else 1.0, "share", how, n), (-math.inf, 0.0)),
+        bound("fall of NC1 after zero error, digits", certain(fall, "times", "one network", ROWS), (3.0, math.inf)),
+    ]
+    control = Control.of(
+        f"free features with classes of {', '.join(map(str, UNEVEN))} rows",
+        "violated",
+        [bound("NC2: largest deviation of a cosine from −1/3", certain(uneven.angles, "1", how, uneven.n),
+               (-math.inf, COLLAPSE.tolerance))],
+    )  # fmt: skip
+    figure = Figure.of(
+        "Neural collapse on digits",
+        "epoch (1)",
+        "NC1 (1)",
+        (
+            Series.of("NC1", "measured", [one.number for one in epochs], [one.nc1 for one in epochs]),
+            Series.of("first epoch without an error", "guide", [fitted.number] * 2, [epochs[-1].nc1, epochs[0].nc1]),
+        ),
+        "log y",
+    )
+    last = epochs[-1]
+    details = {
+        "digits": {"zero_error_at": fitted.number, "angles": [fitted.angles, last.angles], "nc4": [fitted.nc4, last.nc4]},
+        "uneven": {"nc1": uneven.nc1, "norms": uneven.norms, "angles": uneven.angles},
+    }
+    where = f"free features of {CLASSES} classes in {WIDTH} dimensions; digits"
+    return LawResult.of(COLLAPSE, where, checks, control, figure=figure, details=details)
