@@ -29,7 +29,7 @@ class Cadence:
     every: int | None = None
     inside: float = 0.0
     outside: float = 0.0
-    floor: float = 0.0  # seconds of the records at the start and at the end
+    floor: float = 0.0  # seconds of looking at the network and of the records at the start and at the end
     records: int = 0
     next: int = 1
     _costs: list[float] = field(default_factory=list)

@@ -13,6 +13,7 @@ r is chosen beforehand. On several ranks the sums of each block are merged befor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,16 +24,17 @@ from ..errors import InputError
 from ..linalg import Spectrum
 from ..provenance import torch_generator
 from ..reading import Reading
-from ..statistics.accumulators import OuterProducts, outer_products
+from ..statistics.accumulators import outer_products
 from ..statistics.spectrum import participation, trace
 from . import ranks
 from .batch import Batch, Output
+from .leading import leading
 from .quantity import Measured
 from .sites import Pass, Place, passed
 
 BLOCKS = 8
 POSITIONS = 4
-MOST_ROWS = 256  # in pairs, for the dimension
+MOST_ROWS = 128  # in pairs, for the dimension: its cost grows with their square
 
 
 @dataclass(slots=True)
@@ -138,7 +140,11 @@ class Features:
             [float(one.values[0]) for one in spectra], total, "out²/unit²", "largest eigenvalue of the AGOP", (0, None)
         )
         alone = torch.cat(ranks.gathered(rows[:, 0, 0]))[:MOST_ROWS]
-        dimension = participation(alone).reading(what="relevant dimension: participation ratio of the AGOP", scores=False)
+        what = "relevant dimension: participation ratio of the AGOP"
+        if bool((alone != 0).any()):
+            dimension = participation(alone).reading(what=what, scores=False)
+        else:
+            dimension = Reading.not_measured("every one of these rows is zero", unit="dimensions", method=what, n=len(alone))
         size = trace(alone, unit="out²/unit²", what="trace of the AGOP")
         return Measured({"trace": size, "top": lead, "share": share, "dimension": dimension}, tensors)
 
@@ -148,27 +154,21 @@ class Features:
         if total * each * (BLOCKS - 1) // BLOCKS <= r:
             raise InputError(f"rank: got {self.rank}, wanted fewer than the batch has rows ({total})")
         form = "gram" if total * each < d else "dense"
-
-        def empty() -> OuterProducts:
-            return outer_products(d, form, most=total * each)
-
         blocks = []
         for block in range(BLOCKS):
-            part = empty()
+            part = outer_products(d, form, most=total * each)
             part.update(rows[(torch.arange(len(rows)) + before) % BLOCKS == block].reshape(-1, d))
             blocks.append(ranks.merged(part))
-        found = []
-        for left_out in (None, *range(BLOCKS)):
-            sums = empty()
-            for number, block in enumerate(blocks):
-                if number != left_out:
-                    sums.merge(block)
-            found.append(sums.top(r, False, None))
-        return found
+        return leading(blocks, r)
 
 
 def _everywhere(good: Tensor) -> Tensor:
     return torch.stack([part[0] for part in ranks.gathered(good[None].to(torch.uint8))]).bool().all()
+
+
+@cache
+def _quantile(level: float, degrees: int) -> float:
+    return float(student.ppf(0.5 + level / 2, degrees))
 
 
 def jackknifed(
@@ -178,7 +178,7 @@ def jackknifed(
     value, without = values[0], torch.tensor(values[1:], dtype=torch.float64)
     blocks = len(without)
     error = float(((blocks - 1) / blocks * (without - without.mean()).square().sum()).sqrt())
-    reach = float(student.ppf(0.5 + level / 2, blocks - 1)) * error
+    reach = _quantile(level, blocks - 1) * error
     low, high = value - reach, value + reach
     low = low if ends[0] is None else max(low, ends[0])
     high = high if ends[1] is None else min(high, ends[1])

@@ -93,18 +93,20 @@ def refuse_writers(model: nn.Module, once: Callable[[], object]) -> frozenset[st
     weights = dict(model.named_parameters())
     copies = {name: weight.detach().clone() for name, weight in weights.items()}
     versions = {name: weight._version for name, weight in weights.items()}
-    with undisturbed(model, frozenset(weights)):
-        once()
-    changed = [name for name, copy in copies.items() if not _same(weights[name].detach(), copy)]
-    touched = frozenset(name for name, weight in weights.items() if weight._version != versions[name])
-    with torch.no_grad():
-        for name in changed:
-            weights[name].copy_(copies[name])
-    if changed:
-        raise InputError(
-            f"model: its forward pass in evaluation mode writes to its weight {changed[0]}, so it cannot be watched without "
-            "changing the run; switch that off in its configuration (RWKV: rescale_every=0)"
-        )
+    try:
+        with undisturbed(model, frozenset(weights)):
+            once()
+    finally:
+        touched = frozenset(name for name, weight in weights.items() if weight._version != versions[name])
+        changed = [name for name in sorted(touched) if not _same(weights[name].detach(), copies[name])]
+        with torch.no_grad():
+            for name in changed:
+                weights[name].copy_(copies[name])
+        if changed:
+            raise InputError(
+                f"model: its forward pass in evaluation mode writes to its weight {changed[0]}, so it cannot be watched without "
+                "changing the run; switch that off in its configuration (RWKV: rescale_every=0)"
+            )
     return touched
 
 

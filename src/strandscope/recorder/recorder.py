@@ -130,12 +130,14 @@ class Recorder:
         """Look at the network and the batch, make or open the folder, and take the first record."""
         if self._batch is not None:
             return self
-        self._clock.enter(time.perf_counter())
+        began = time.perf_counter()
+        self._clock.enter(began)
         device = next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
         self._touched = refuse_writers(self.model, lambda: self._look_at(device))
         assert self._batch is not None and self._places is not None
         self._quantities = (Features(self._places, **self._features), *self._quantities)
         self._open(self._batch, {name: place.width for name, place in self._places.items()})
+        self._clock.floor += time.perf_counter() - began
         self._record("start" if self.at == 0 else "resumed", floor=True)
         self._clock.leave(time.perf_counter())
         return self
@@ -300,7 +302,7 @@ class Recorder:
         losses = self._taken_losses()
         if ranks.number() == 0 and not self.stopped:
             try:
-                self._folder.append({"kind": "losses", "losses": losses}, sync=False)
+                self._folder.append({"kind": "losses", "losses": losses})
             except OSError as error:
                 self._stop(error)
 

@@ -215,7 +215,10 @@ class Run:
             named[site]["reference"] = asdict(self.emergence(site, to="reference"))
         moved = [
             {
-                "spike": {**asdict(one.spike), "peak": _plain(one.spike.peak), "height": _plain(one.spike.height)},
+                "spike": {
+                    **asdict(one.spike),
+                    **{name: _plain(getattr(one.spike, name)) for name in ("before", "peak", "height")},
+                },
                 "between": list(one.between),
                 "rotation": {site: asdict(reading) for site, reading in one.rotation.items()},
                 "usual": one.usual,

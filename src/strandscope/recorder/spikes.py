@@ -4,7 +4,7 @@ The band ends at median + 6 · 1.4826 · MAD of the logarithms of the last 50 lo
 positive), at least a tenth above the median, taken anew every tenth loss. Logarithms, because the losses of small batches have a
 long tail: on a small classifier near the end of its training the same band of plain losses is left by one loss in twenty. A spike
 begins with the first loss above the band, or one that is not finite, and ends with the first that is below again. A new plateau
-becomes the band after some 25 losses.
+becomes the band after some 25 losses; what leaves it again within 25 losses of coming back belongs to the same spike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 WINDOW, LEAST, EVERY, FAR, FLOOR = 50, 20, 10, 6.0, 1.1
 
@@ -68,21 +68,20 @@ class Spike:
 
 
 def spikes(steps: Sequence[int], losses: Sequence[float]) -> list[Spike]:
-    """All spikes of a series of losses."""
+    """All spikes of a series of losses; one that begins within half a window of the last is still the last one."""
     band, found = Band(), []
-    first: int | None = None
-    top, peak, before = 0, -math.inf, math.nan
+    open_, quiet = False, WINDOW
     for step, loss in zip(steps, losses, strict=True):
         middle = band.middle
         height = loss if math.isfinite(loss) else math.inf
         if band.above(loss):
-            if first is None:
-                first, peak, before = step, -math.inf, middle
-            if height > peak:
-                top, peak = step, height
-        elif first is not None:
-            found.append(Spike(first, top, step, before, peak))
-            first = None
-    if first is not None:
-        found.append(Spike(first, top, None, before, peak))
+            if not open_ and (not found or quiet > WINDOW // 2):
+                found.append(Spike(step, step, None, middle, height))
+            last = found[-1]
+            found[-1] = replace(last, last=None, **({"top": step, "peak": height} if height > last.peak else {}))
+            open_, quiet = True, 0
+        else:
+            quiet += 1
+            if open_:
+                found[-1], open_ = replace(found[-1], last=step), False
     return found

@@ -1,0 +1,69 @@
+"""Train one of the small networks and watch it: python examples/training/run.py mlp --out runs/mlp
+
+The loop is a plain one; what belongs to the recorder are the lines with `recorder` in them. Without --out nothing is recorded,
+and the losses are the same to the last bit. Figures are drawn from the run folder by draw.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tasks import TASKS, Accuracy, Task, task
+
+import strandscope as ss
+from strandscope.recorder.run import read_run
+
+
+def train(job: Task, out: Path | None, budget: float = 0.05) -> list[float]:
+    """The losses of all steps."""
+    losses: list[float] = []
+    settings = {"out": out, "budget": budget, **job.watched}
+    watched = nullcontext() if out is None else ss.Recorder(job.model, lambda: job.held, [Accuracy()], **settings)
+    with watched as recorder:
+        for _ in range(job.steps):
+            loss = job.loss(*job.draw())
+            job.optimizer.zero_grad()
+            loss.backward()
+            job.optimizer.step()
+            losses.append(loss.item())
+            if recorder is not None:
+                recorder.step(loss=losses[-1])
+    return losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=TASKS)
+    parser.add_argument("--out", type=Path, help="the run folder; without it nothing is recorded")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, default=0.05, help="share of the training time that the recorder may take")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()  # Mamba says at length that it runs without its own kernels
+    job = task(given.name, given.steps, given.seed)
+    start = perf_counter()
+    losses = train(job, given.out, given.budget)
+    seconds = perf_counter() - start
+    print(f"{given.name}: {job.steps} steps in {seconds:.1f} s, loss {losses[0]:.3f} to {losses[-1]:.4f}")
+    if given.out is not None:
+        run = read_run(given.out)
+        print(f"  accuracy on rows not trained on: {run.series('accuracy')[-1]}")
+        print(f"  {len(run.records)} records; {run.notes[-1]}")
+        for site in run.sites:
+            print(f"  {site}: emerged at {run.emergence(site)}; dimension {run.records[-1].readings[f'{site}/dimension']}")
+        for moved in run.spikes():
+            print(f"  spike at step {moved.spike.first}, {moved.spike.height:.1f} times the loss before")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,668 @@
+"""The recorder: nothing of a run changes, its share of the time is kept, its folder survives, and what it says is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+import strandscope as ss
+from strandscope.errors import InputError, MissingError, TrustError
+from strandscope.recorder import folder as folders
+from strandscope.recorder import recorder as recorders
+from strandscope.recorder.cadence import Cadence
+from strandscope.recorder.folder import lines_of
+from strandscope.recorder.guard import undisturbed
+from strandscope.recorder.quantities import Sharpness, TangentKernel
+from strandscope.recorder.quantity import Measured
+from strandscope.recorder.recorder import Recorder, RecorderWarning
+from strandscope.recorder.run import read_run
+from strandscope.recorder.spikes import spikes
+from strandscope.subject.attach import hooks
+
+D, CLASSES = 12, 5
+
+
+def drawn(n=64, d=D, seed=1):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+HELD = drawn()
+
+
+class Counting(nn.Module):
+    """Writes to a buffer in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        return x * (1 + 1e-6 * self.passes)
+
+
+def network(*, counting=False):
+    middle = [Counting()] if counting else []
+    return nn.Sequential(
+        nn.Linear(D, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Dropout(0.3), *middle, nn.Linear(16, 8), nn.Tanh(),
+        nn.Linear(8, CLASSES),
+    )  # fmt: skip
+
+
+def trained(out=None, steps=30, make=network, **settings):
+    """The losses of a run whose dropout, data and their order come from the global random states; the network at its end."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (a user's loop)
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    watching = None if out is None else Recorder(model, lambda: HELD, out=out, **{"every": 3, **settings}).start()
+    losses = []
+    for _ in range(steps):
+        x = torch.randn(16, D) * (1 + random.random() + np.random.rand())  # noqa: NPY002
+        y = torch.randint(CLASSES, (16,))
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if watching is not None:
+            watching.step(loss=loss)
+        optimizer.zero_grad()
+    if watching is not None:
+        watching.close()
+    states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    return losses, model, states
+
+
+# --- nothing of the run changes ---
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantities": [Sharpness(lambda said, _: said.logsumexp(1).mean())]}])
+def test_losses_weights_buffers_and_random_states_are_the_same_to_the_last_bit(tmp_path, settings):
+    losses, model, states = trained()
+    again, watched, after = trained(tmp_path / "run", **settings)
+    assert again == losses
+    assert all(
+        torch.equal(one, other) for one, other in zip(model.state_dict().values(), watched.state_dict().values(), strict=True)
+    )
+    assert torch.equal(states[0], after[0]) and states[1:] == after[1:]
+    assert [part.training for part in watched.modules()] == [True] * len(list(watched.modules()))
+    assert not hooks(watched)
+    assert len(read_run(tmp_path / "run").records) == 11
+
+
+def test_a_buffer_that_is_written_to_in_evaluation_mode_is_put_back_and_named(tmp_path):
+    losses, model, _ = trained(make=lambda: network(counting=True))
+    again, watched, _ = trained(tmp_path / "run", make=lambda: network(counting=True))
+    assert again == losses and float(watched[4].passes) == float(model[4].passes)
+    assert read_run(tmp_path / "run").records[1].restored == ("Counting.passes",)
+
+
+def test_modes_are_restored_one_by_one_and_gradients_are_left_alone(tmp_path):
+    model = network()
+    model[1].eval()
+    for weight in model[0].parameters():
+        weight.requires_grad_(False)
+    cross_entropy(model(drawn(8)), torch.zeros(8, dtype=torch.long)).backward()
+    before = [(weight.grad, None if weight.grad is None else weight.grad.clone()) for weight in model.parameters()]
+    Recorder(model, lambda: HELD, out=tmp_path / "run").start()
+    assert [part.training for part in model] == [True, False, *[True] * 5]
+    for weight, (held, copy) in zip(model.parameters(), before, strict=True):
+        assert weight.grad is held and (held is None or torch.equal(held, copy))
+    assert [weight.requires_grad for weight in model[0].parameters()] == [False, False]
+
+
+def test_the_record_says_in_which_mode_it_was_measured(tmp_path):
+    trained(tmp_path / "run", steps=1)
+    assert read_run(tmp_path / "run").about["mode"] == (
+        "evaluation mode: 1 dropout off, 1 batch norms on their running statistics"
+    )
+
+
+def test_a_network_whose_evaluation_writes_to_its_weights_is_refused_and_put_back(tmp_path):
+    class Halving(nn.Linear):
+        def forward(self, x):
+            if not self.training:
+                with torch.no_grad():
+                    self.weight.mul_(0.5)
+            return super().forward(x)
+
+    model = Halving(D, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(InputError, match="writes to its weight weight"):
+        Recorder(model, lambda: HELD, out=tmp_path / "run").start()
+    assert torch.equal(model.weight, before) and model.training
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_quantity_that_writes_to_gradients_or_weights_is_found_out():
+    model = network()
+    with pytest.raises(TrustError, match=r"gradient of 0\.weight"), undisturbed(model):
+        model(drawn(8)).sum().backward()
+    assert all(weight.grad is None for weight in model.parameters())
+    with pytest.raises(TrustError, match=r"the weight 0\.bias"), undisturbed(model), torch.no_grad():
+        model[0].bias.add_(1)
+
+
+def test_what_is_raised_inside_leaves_everything_as_it_was():
+    model, state = network(), torch.get_rng_state()
+    with pytest.raises(KeyError), undisturbed(model):
+        torch.rand(3)
+        raise KeyError
+    assert all(part.training for part in model.modules()) and torch.equal(torch.get_rng_state(), state)
+
+
+# --- bad input ---
+
+
+def test_a_batch_that_differs_from_call_to_call_is_refused(tmp_path):
+    rows = iter(drawn(320).split(64))
+    for batch_fn in (lambda: torch.randn(64, D), lambda: next(rows)):
+        with pytest.raises(InputError, match="batch_fn: gave another batch when it was called again"):
+            Recorder(network(), batch_fn, out=tmp_path / "run").start()
+    assert not (tmp_path / "run").exists()
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(())
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"batch_fn": lambda: drawn(8)}, "batch_fn: gave 8 rows, wanted at least 16"),
+        ({"batch_fn": lambda: "text"}, "batch_fn: gave a str, wanted a tensor"),
+        ({"sites": ["9"]}, "sites: got '9'"),
+        ({"sites": ["0", "0"]}, "each of them once"),
+        ({"model": Noisy(D, 2)}, "answers the same batch differently"),
+        ({"output": lambda said: said.sum()}, r"output: got \(\) for 64 rows"),
+        ({"budget": 0.0}, "budget: got 0.0"),
+        ({"every": 0}, "every: got 0"),
+        ({"rank": 0}, "rank, probes: got 0"),
+        ({"reference": {"input": drawn(D, 2)}}, "the columns at input are not orthonormal"),
+        ({"reference": {"elsewhere": torch.eye(D)}}, "reference: got the site 'elsewhere'"),
+        ({"reference": {"input": torch.eye(3)}}, r"input got shape \(3, 3\), wanted \(12, k\)"),
+        ({"model": "a network"}, "model: got a str, wanted a torch.nn.Module"),
+        ({"output": lambda said: said.detach()}, "the answer has no gradient"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path, settings, wanted):
+    given = {"model": network(), "batch_fn": lambda: HELD, "out": tmp_path / "run", **settings}
+    with pytest.raises(InputError, match=wanted):
+        Recorder(**given).start()
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
+    trained(tmp_path / "run", steps=3)
+    with pytest.raises(InputError, match="already holds a run"):
+        Recorder(network(), lambda: HELD, out=tmp_path / "run")
+    with pytest.raises(InputError, match="another batch"):
+        Recorder(network(), lambda: drawn(seed=2), out=tmp_path / "run", resume=True).start()
+    with pytest.raises(MissingError, match="there is no run here"):
+        read_run(tmp_path)
+
+
+def test_a_recorder_that_is_closed_takes_no_more_steps(tmp_path):
+    recorder = Recorder(network(), lambda: HELD, out=tmp_path / "run")
+    recorder.close()
+    with pytest.raises(InputError, match="it is closed"):
+        recorder.step()
+
+
+def test_a_block_left_by_an_exception_says_so_and_takes_no_last_record(tmp_path):
+    with pytest.raises(KeyError), Recorder(network(), lambda: HELD, out=tmp_path / "run") as recorder:
+        recorder.step(1.0)
+        raise KeyError
+    run = read_run(tmp_path / "run")
+    assert "left by KeyError at step 1" in run.notes[-1] and run.losses == ((1, 1.0),)
+
+
+# --- the folder ---
+
+KILLED = """
+import os, signal, sys, torch
+from torch import nn
+from strandscope.recorder.recorder import Recorder
+torch.manual_seed(0)
+model = nn.Linear(12, 3)
+recorder = Recorder(model, lambda: torch.ones(16, 12), out=sys.argv[1], every=1).start()
+for step in range(1, 12):
+    recorder.step(loss=float(step))
+with open(os.path.join(sys.argv[1], "records.jsonl"), "a") as file:
+    file.write('{"kind": "record", "st')
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_keeps_every_record_and_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL
+    run = read_run(out)
+    assert run.steps == list(range(12)) and [loss for _, loss in run.losses] == [float(step) for step in range(1, 12)]
+    assert run.notes == (
+        "the last line is cut off (22 bytes) and does not count",
+        "it has no end: it is still going on, or was killed",
+    )
+    torch.manual_seed(0)
+    recorder = Recorder(nn.Linear(12, 3), lambda: torch.ones(16, 12), out=out, every=1, resume=True).start()
+    assert recorder.at == 11
+    recorder.step(loss=12.0)
+    recorder.close()
+    run = read_run(out)
+    assert run.steps == list(range(13)) and run.losses[-1] == (12, 12.0)
+    assert run.notes[0] == "resumed at step 11 after 22 bytes of a line that was cut off" and run.notes[-1].startswith(
+        "closed at step 12"
+    )
+
+
+def test_resuming_from_an_earlier_step_leaves_out_what_lies_beyond(tmp_path):
+    out = tmp_path / "run"
+    whole, _, _ = trained(tmp_path / "whole", steps=12)
+    trained(out, steps=12)
+    recorder = Recorder(network(), lambda: HELD, out=out, every=3, resume=7).start()
+    assert recorder.at == 7
+    for _ in range(5):
+        recorder.step(loss=1.0)
+    recorder.close()
+    run = read_run(out)
+    assert [step for step, _ in run.losses] == list(range(1, 13))
+    assert [loss for _, loss in run.losses] == [*whole[:7], *[1.0] * 5]
+    assert run.steps == [0, 3, 6, 7, 10, 12]
+    with pytest.raises(InputError, match="got step 99, wanted at most 12"):
+        Recorder(network(), lambda: HELD, out=out, resume=99).start()
+
+
+@pytest.mark.parametrize("at", ["tensors", "lines"])
+def test_a_full_disk_stops_the_recording_and_not_the_training(tmp_path, monkeypatch, at):
+    plain, _, _ = trained()
+    out = tmp_path / "run"
+
+    def full(*_args):
+        raise OSError(28, os.strerror(28))
+
+    class Full(recorders.Folder):
+        def tensors(self, step, tensors):
+            if at == "tensors" and step >= 9:
+                monkeypatch.setattr(folders.os, "fsync", full)
+                monkeypatch.setattr("strandscope.io.os.fsync", full)
+            return super().tensors(step, tensors)
+
+        def append(self, line):
+            if at == "lines" and line["kind"] == "record" and line["step"] >= 9:
+                full()
+            return super().append(line)
+
+    monkeypatch.setattr(recorders, "Folder", Full)
+    with pytest.warns(RecorderWarning, match="stopped at step 9: .*(disk is full|No space left).*training goes on") as warned:
+        losses, _, _ = trained(out)
+    assert losses == plain and len(warned) == 1
+    run = read_run(out)
+    assert run.steps == [0, 3, 6] and run.notes[-1].startswith("recording stopped at step 9")
+    assert sorted(path.name for path in out.rglob("*") if path.name.startswith(".")) == []
+
+
+def test_a_line_that_only_half_fitted_is_taken_back(tmp_path, monkeypatch):
+    place = folders.Folder(tmp_path / "run")
+    place.begin({"model": "x"}, {})
+    place.append({"kind": "losses", "losses": [[1, 1.0]]})
+    opened = Path.open
+
+    class Short:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:5])
+            return 5
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(Path, "open", lambda *args, **kwargs: Short(opened(*args, **kwargs)))
+    with pytest.raises(OSError, match="No space left"):
+        place.append({"kind": "losses", "losses": [[2, 1.0]]})
+    monkeypatch.undo()
+    lines, cut = lines_of(place.path)
+    assert len(lines) == 1 and cut == 0
+
+
+def test_losses_that_are_not_finite_are_kept_as_such_and_diverged_features_are_not_measured(tmp_path):
+    model = network()
+    with Recorder(model, lambda: HELD, out=tmp_path / "run", every=1) as recorder:
+        recorder.step(loss=torch.tensor(float("nan")))
+        with torch.no_grad():
+            model[0].weight.fill_(float("nan"))
+        recorder.step(loss=float("inf"))
+    run = read_run(tmp_path / "run")
+    assert run.losses == ((1, None), (2, None))
+    assert "NaN" in run.records[-1].readings["input/trace"].reason
+    assert run.alignment("input")[-1] is None
+    assert run.table()[-1]["input/rotation"] is None
+    json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+# --- its share of the time ---
+
+
+def simulated(budget, step, cost, steps, slower=1.0):
+    """Steps and records of a run on a clock of its own; the last step takes `slower` times as long as the first."""
+    clock, now, records = Cadence(budget), 0.0, []
+
+    def record(at, floor):
+        nonlocal now
+        now += cost
+        clock.leave(now)
+        clock.took(cost, floor=floor)
+        records.append(at)
+        clock.next = clock.plan(at)
+
+    clock.enter(now)
+    record(0, True)
+    for at in range(1, steps + 1):
+        now += step * slower ** (at / steps)
+        clock.enter(now)
+        if at == clock.next:
+            if clock.due():
+                record(at, False)
+            else:
+                clock.next = clock.plan(at)
+        clock.leave(now)
+    clock.enter(now)
+    record(steps, True)
+    return clock, records
+
+
+@pytest.mark.parametrize("slower", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize(("budget", "cost"), [(0.05, 3.0), (0.01, 0.3), (0.2, 20.0)])
+def test_the_budget_is_kept_and_used(budget, cost, slower):
+    clock, records = simulated(budget, 0.1, cost, 20000, slower)
+    assert 0.6 * budget <= clock.share <= budget or len(records) > 200  # or as close as records may come
+    assert clock.share <= budget
+
+
+def test_a_floor_beyond_the_budget_is_taken_and_said():
+    clock, records = simulated(0.05, 0.1, 3.0, 40)
+    assert records == [0, 40] and clock.share == pytest.approx(1.5)
+    assert "the records at the start and the end alone took 150.0%" in clock.sentence()
+
+
+def test_records_become_rare_as_a_run_becomes_long():
+    _, records = simulated(0.5, 1.0, 1e-9, 40000)
+    assert len(records) < 200 * (2 + np.log(40000 / 200))
+    gaps = np.diff(records[:-1])
+    assert gaps[:100].max() <= 2 and gaps[-1] >= 150
+
+
+def test_the_overhead_is_recorded(tmp_path):
+    trained(tmp_path / "run", steps=9)
+    run = read_run(tmp_path / "run")
+    share = run.overhead.value
+    assert share is not None and share > 0
+    assert all(record.cost > 0 for record in run.records)
+    assert f"overhead {share:.1%} of the training time, of 5.0% allowed" in run.notes[-1]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["overhead"]["value"] == share
+
+
+# --- what it says is true ---
+
+
+def test_the_features_of_a_linear_network_are_those_of_its_matrix(tmp_path):
+    """f = Wx has AGOP WᵀW at the input, whatever the data; with all outputs equal in size every draw of signs has it too."""
+    matrix = torch.linalg.qr(drawn(D, 3, seed=5)).Q.T * torch.tensor([[3.0], [2.0], [1.0]])
+    model = nn.Linear(D, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(matrix)
+    Recorder(model, lambda: drawn(4096), out=tmp_path / "run", sites=["input"], rank=3, every=1).close()
+    run = read_run(tmp_path / "run")
+    one = run.subspace("input", 0)
+    assert one is not None
+    assert torch.allclose(one.basis @ one.basis.T, (torch.linalg.pinv(matrix) @ matrix).double(), atol=1e-5)
+    readings = run.records[0].readings
+    assert readings["input/share"].value == pytest.approx(1.0)
+    assert readings["input/top"].low <= 9.0 <= readings["input/top"].high
+    assert readings["input/dimension"].low <= 14**2 / (81 + 16 + 1) <= readings["input/dimension"].high
+    assert readings["input/trace"].value == pytest.approx(14.0, abs=2.0)
+
+
+def test_probes_see_the_same_metric_as_all_outputs(tmp_path):
+    """At an inner site, of a nonlinear network, against the Jacobians themselves in float64."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(D, 10), nn.Tanh(), nn.Linear(10, 6), nn.Tanh(), nn.Linear(6, 2))
+    rows = drawn(128)
+    Recorder(model, lambda: rows, out=tmp_path / "run", sites=["1", "in:2"], rank=2, probes=200).close()
+    run = read_run(tmp_path / "run")
+    states = model[1](model[0](rows)).detach().double()
+    rest = nn.Sequential(*list(model)[2:]).double()
+    jacobians = torch.autograd.functional.jacobian(lambda h: rest(h).sum(0), states).permute(1, 0, 2)
+    truth = torch.einsum("nci,ncj->ij", jacobians, jacobians) / len(rows)
+    values, vectors = torch.linalg.eigh(truth)
+    for site in ("1", "in:2"):
+        found = run.subspace(site, 0)
+        assert found is not None
+        assert float((found.basis.T @ vectors[:, -2:]).square().sum()) / 2 > 0.995
+        top = run.records[0].readings[f"{site}/top"].value
+        assert top == pytest.approx(float(values[-1]), rel=0.05)
+
+
+def test_padding_has_no_part_in_the_features(tmp_path):
+    class Summing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(7, 6)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, input_ids, attention_mask):
+            return self.head(torch.tanh(self.table(input_ids)).cumsum(1))
+
+    torch.manual_seed(0)
+    model = Summing()
+    mask = torch.ones(16, 5, dtype=torch.long)
+    mask[:, 3:] = 0
+    ids = torch.randint(7, (16, 5), generator=torch.Generator().manual_seed(0))
+    found = []
+    for fill in (1, 2):
+        filled = torch.where(mask.bool(), ids, fill)
+        out = tmp_path / f"run{fill}"
+        Recorder(model, lambda f=filled: {"input_ids": f, "attention_mask": mask}, out=out, sites=["table"], rank=2).close()
+        found.append(read_run(out).records[0].readings)
+    assert found[0] == found[1]
+
+
+def test_a_frozen_beginning_does_not_hide_the_features(tmp_path):
+    model = network()
+    for weight in model[:4].parameters():
+        weight.requires_grad_(False)
+    Recorder(model, lambda: HELD, out=tmp_path / "run", sites=["0", "input"]).close()
+    readings = read_run(tmp_path / "run").records[0].readings
+    assert readings["0/trace"].status == readings["input/trace"].status == "measured"
+
+
+def test_a_single_index_emerges_when_it_is_planted_to(tmp_path):
+    """f = g(aᵀx), a turning from e₁ to e₂ by a known angle each step: alignment with e₂ is sin², and crosses ½ at 45 degrees."""
+    model = nn.Sequential(nn.Linear(D, 1, bias=False), nn.Tanh())
+    second = torch.eye(D)[:, 1:2]
+    steps = 30
+    with Recorder(
+        model, lambda: HELD, out=tmp_path / "run", sites=["input"], rank=1, every=2, reference={"input": second}
+    ) as recorder:
+        for step in range(steps + 1):
+            angle = np.pi / 2 * step / steps
+            with torch.no_grad():
+                model[0].weight.zero_()
+                model[0].weight[0, :2] = torch.tensor([np.cos(angle), np.sin(angle)])
+            if step:
+                recorder.step(loss=1.0)
+    run = read_run(tmp_path / "run")
+    truth = [np.sin(np.pi / 2 * step / steps) ** 2 for step in run.steps]
+    for to in ("last", "reference"):
+        found = run.alignment("input", to=to)
+        assert [one.value for one in found[1:]] == pytest.approx(truth[1:], abs=1e-5)
+        emerged = run.emergence("input", to=to)
+        assert emerged.low <= 15 <= emerged.high and emerged.value == pytest.approx(15, abs=0.1)
+        assert (emerged.low, emerged.high) == (14.0, 16.0)
+    turned = run.rotation("input")
+    assert turned[0] is None and turned[2].value == pytest.approx(np.sin(np.pi / steps) ** 2, abs=1e-5)
+    chance = found[0].null
+    assert chance is not None and chance.value == pytest.approx(1 / D)
+
+
+def test_a_run_without_emergence_says_why(tmp_path):
+    with Recorder(network(), lambda: HELD, out=tmp_path / "run", sites=["input"], every=1) as recorder:
+        for _ in range(5):
+            recorder.step()
+    emerged = read_run(tmp_path / "run").emergence("input")
+    assert emerged.value is None and "from the first record" in emerged.reason
+
+
+def test_intervals_of_alignment_hold_what_many_rows_give(tmp_path):
+    """Two networks of which only samples of 64 rows are seen: the alignment of all rows lies in 95 % intervals nearly always."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(D, 12), nn.Tanh(), nn.Linear(12, 4))
+    other = {name: weight + 0.15 * torch.randn_like(weight) for name, weight in model.state_dict().items()}
+    first = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    def aligned(rows, number):
+        model.load_state_dict(first)
+        settings = {"sites": ["input"], "rank": 2, "every": 1, "seed": number}
+        recorder = Recorder(model, lambda: rows, out=tmp_path / str(number), **settings).start()
+        model.load_state_dict(other)
+        recorder.step()
+        recorder.close()
+        return read_run(tmp_path / str(number)).alignment("input")[0]
+
+    truth = aligned(drawn(20000, seed=0), 0).value
+    found = [aligned(drawn(64, seed=10 + number), 10 + number) for number in range(30)]
+    assert 0.3 < truth < 0.99
+    assert sum(one.low <= truth <= one.high for one in found) >= 24  # of 30 at .95: fewer in one of 10⁴
+    assert np.mean([one.high - one.low for one in found]) < 0.6
+
+
+def test_a_planted_spike_is_found_with_what_it_moved(tmp_path):
+    model = nn.Sequential(nn.Linear(D, 1, bias=False), nn.Tanh())
+    generator = np.random.default_rng(0)
+    with Recorder(model, lambda: HELD, out=tmp_path / "run", sites=["input"], rank=1, every=5) as recorder:
+        for step in range(1, 101):
+            with torch.no_grad():
+                model[0].weight.zero_()
+                model[0].weight[0, 0 if step < 61 else 1] = 1.0
+                model[0].weight[0, 2] = 0.01 * step / 100
+            loss = float(np.exp(0.05 * generator.standard_normal()))
+            recorder.step(loss=loss * (8.0 if 61 <= step <= 63 else 1.0))
+    (moved,) = read_run(tmp_path / "run").spikes()
+    assert (moved.spike.first, moved.spike.last) == (61, 64) and 61 <= moved.spike.top <= 63
+    assert moved.spike.height == pytest.approx(8, rel=0.3) and moved.between == (60, 65)
+    assert moved.rotation["input"].value == pytest.approx(1.0, abs=0.01)
+    assert moved.usual["input"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_noise_and_descent_are_no_spikes_and_a_new_plateau_ends():
+    generator = np.random.default_rng(1)
+    noise = np.exp(-np.linspace(0, 3, 4000) + 0.2 * generator.standard_normal(4000))
+    assert spikes(range(4000), noise) == []
+    (step,) = spikes(range(300), np.r_[np.ones(150), 3 * np.ones(150)] * np.exp(0.05 * generator.standard_normal(300)))
+    assert step.first == 150 and step.last is not None and step.last < 200
+    (lost,) = spikes(range(100), [1.0] * 60 + [float("nan")] * 40)
+    assert lost.first == 60 and lost.last is None and lost.peak == float("inf")
+
+
+def test_sharpness_and_the_kernel_s_motion_are_those_of_a_linear_model(tmp_path):
+    """Of mean squared error of wᵀx the Hessian is 2XᵀX/n, and the tangent kernel XXᵀ does not move; of (wᵀx)² it does."""
+    model = nn.Linear(D, 1, bias=False)
+    quantities = [Sharpness(lambda said, y: mse_loss(said, y)), TangentKernel(rows=8)]
+    out = tmp_path / "run"
+    with Recorder(model, lambda: (HELD, torch.ones(64, 1)), quantities, out, every=1) as recorder:
+        with torch.no_grad():
+            model.weight.mul_(3)
+        recorder.step()
+    run = read_run(out)
+    truth = float(torch.linalg.eigvalsh(2 * HELD.T.double() @ HELD.double() / 64)[-1])
+    assert run.series("sharpness")[0].value == pytest.approx(truth, rel=1e-3)
+    assert [one.value for one in run.kernel_motion()] == [0.0] * len(run.records)
+
+    class Square(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).square()
+
+    model, out = Square(D, 1, bias=False), tmp_path / "square"
+    with Recorder(model, lambda: HELD, [TangentKernel(rows=8)], out, every=1) as recorder:
+        with torch.no_grad():
+            model.weight.mul_(2)
+        recorder.step()
+    assert read_run(out).kernel_motion()[1].value == pytest.approx(3.0)  # Θ grows by 2² of w
+
+
+def test_quantities_of_one_s_own_plug_in(tmp_path):
+    class Norm:
+        name = "weight norm"
+
+        def settings(self):
+            return {}
+
+        def measure(self, model, _batch):
+            norm = float(model.weight.detach().norm())
+            return Measured(
+                {"weight norm": ss.Reading(norm, norm, norm, None, 1, "", None, "Frobenius")}, {"weight": model.weight}
+            )
+
+    model = nn.Linear(D, 2)
+    Recorder(model, lambda: HELD, [Norm()], tmp_path / "run").close()
+    run = read_run(tmp_path / "run")
+    assert run.series("weight norm")[0].value == pytest.approx(float(model.weight.detach().norm()))
+    with pytest.raises(InputError, match="wanted names that differ"):
+        Recorder(model, lambda: HELD, [Norm(), Norm()], tmp_path / "other")
+
+
+def test_tables_and_figures_hold_what_was_recorded(tmp_path):
+    trained(tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    table = run.table()
+    assert [row["step"] for row in table] == run.steps
+    assert table[1]["loss"] == pytest.approx(np.mean([loss for step, loss in run.losses if step <= 3]))
+    figure = run.figure("dimension")
+    assert figure.series[0].y == tuple(record.readings["input/dimension"].value for record in run.records)
+    assert {series.name for series in run.figure().series} == set(run.sites)
+    for call in (lambda: run.figure("nothing"), lambda: run.series("nothing"), lambda: run.alignment("input", to="reference")):
+        with pytest.raises(InputError):
+            call()
+
+
+def test_losses_come_out_as_they_went_in_where_the_loss_is_on_a_tensor(tmp_path):
+    losses, _, _ = trained(tmp_path / "run", steps=20)
+    assert [loss for _, loss in read_run(tmp_path / "run").losses] == losses
+
+
+def test_a_spike_brings_the_next_record_forward(tmp_path):
+    model = nn.Linear(D, 2)
+    with Recorder(model, lambda: HELD, out=tmp_path / "run", sites=["input"], budget=0.9) as recorder:
+        recorder._clock.outside = 1e6  # as if hours had passed: a record is affordable at any time
+        for step in range(1, 121):
+            recorder._clock.next = max(recorder._clock.next, 1000) if step == 2 else recorder._clock.next
+            recorder.step(loss=5.0 if step in (100, 101) else 1.0)
+    steps = {record.step: record.why for record in read_run(tmp_path / "run").records}
+    assert steps[100] == "spike" and 102 in steps
+
+
+def test_no_warning_is_given_where_nothing_is_wrong(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(tmp_path / "run", steps=6)
