@@ -230,7 +230,7 @@ def waves(draw: Draw) -> Outcome:
     "statistics.circulant.circulant_deviation",
     "1 − (p − 2)/(p(p − 1) − 1)",
     Bands(bias=0.005),
-    (20, 40, 400),
+    (60, 120, 4000),
     Mutation("the mean left in", circulant_deviation, "around = around - around.mean()", "around = around + 0.0"),
     source="degrees of freedom",
     unit="share",

@@ -55,8 +55,8 @@ def fourier_power(gram: Tensor) -> Tensor:
 
 def fourier_participation(gram: Tensor) -> float:
     """(ΣP)²/ΣP² over frequencies 1, 2, …: how many carry the matrix (1 to (p − 1)/2). The constant is left out."""
-    power = fourier_power(gram)[1:]
-    if not float(power.sum()) > 0:
+    constant, power = fourier_power(gram).tensor_split([1])
+    if not float(power.sum()) > 1e-12 * float(constant.abs()):
         raise InputError("gram: it has no power at any frequency but 0, so no frequency carries it")
     return float(power.sum() ** 2 / power.square().sum())
 
