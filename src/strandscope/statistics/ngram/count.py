@@ -195,7 +195,8 @@ def joined(one: Trie, other: Trie) -> Trie:
             place[trie.prefix(n + 1)] * trie.vocabulary + trie.last(n + 1)
             for place, trie in zip(places, (one, other), strict=True)
         ]
-        distinct: Ints = np.unique(np.concatenate(moved))
+        distinct = np.sort(np.concatenate(moved))
+        distinct = distinct[np.concatenate([[True], distinct[1:] != distinct[:-1]])]
         places = [np.searchsorted(distinct, part) for part in moved]
         total = np.zeros(len(distinct), dtype=np.int64)
         for place, trie in zip(places, (one, other), strict=True):

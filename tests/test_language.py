@@ -1,0 +1,248 @@
+"""The loss given exactly k tokens, what is read off its curve, and the study on a tiny model from texts to the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import families
+import strandscope as ss
+import tiny_chat
+from strandscope.capture import library
+from strandscope.cli.law_context import context
+from strandscope.errors import InputError, MissingError
+from strandscope.language import law, texts
+from strandscope.language.context import Targets, context_losses, draw_targets
+from strandscope.language.curve import Losses
+
+# --- losses ---
+
+
+def rows(count: int = 3, length: int = 90) -> list[np.ndarray]:
+    return [np.random.default_rng(number).integers(3, 64, length) for number in range(count)]
+
+
+TARGETS = Targets(np.array([0, 2]), np.array([70, 75]), 8)
+
+
+def plain(subject: ss.Subject, context: np.ndarray, token: int) -> float:
+    with torch.no_grad():
+        logits = subject.module(input_ids=torch.tensor(context)[None]).logits[0, -1]
+    return -float(logits.float().log_softmax(-1)[token])
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT-2", "Mistral", "Mamba", "RWKV"])
+def test_the_loss_given_k_tokens_is_that_of_a_plain_call_on_those_k_tokens(family: str) -> None:
+    subject, ids = families.subject(family), rows()
+    found = context_losses(subject, ids, TARGETS, (1, 3, 64), slack=0.0)
+    for k, losses in zip((1, 3, 64), found, strict=True):
+        for document, place, loss in zip(TARGETS.documents, TARGETS.places, losses, strict=True):
+            assert loss == pytest.approx(plain(subject, ids[document][place - k : place], int(ids[document][place])), abs=2e-5)
+
+
+def test_targets_that_share_a_row_have_contexts_about_k_long() -> None:
+    subject, ids = families.subject("Llama"), rows()
+    (found,) = context_losses(subject, ids, TARGETS, (32,))  # four targets a row: 31, 32, 33 and 34 tokens
+    for number, (document, place, loss) in enumerate(zip(TARGETS.documents, TARGETS.places, found, strict=True)):
+        k = 31 + number % 4
+        assert loss == pytest.approx(plain(subject, ids[document][place - k : place], int(ids[document][place])), abs=2e-5)
+
+
+def test_batch_size_changes_nothing_beyond_rounding() -> None:
+    subject, ids = families.subject("Llama"), rows()
+    one = context_losses(subject, ids, TARGETS, (2, 16, 64), batch_tokens=1)
+    np.testing.assert_allclose(one, context_losses(subject, ids, TARGETS, (2, 16, 64), batch_tokens=4096), atol=2e-5)
+
+
+def test_a_context_whose_far_part_is_another_document_s() -> None:
+    subject, ids = families.subject("Llama"), rows()
+    found = context_losses(subject, ids, TARGETS, (20,), slack=0.0, near=5)[0]
+    for place, loss in zip(range(70, 78), found[:8], strict=True):
+        far = ids[2][place + 5 - 20 : place + 5 - 5]  # as far before the other document's target
+        assert loss == pytest.approx(plain(subject, np.append(far, ids[0][place - 5 : place]), int(ids[0][place])), abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "contexts", "wanted"),
+    [("ViT", (1,), "predicts no next token"), ("Llama", (0, 2), "at least 1 token"), ("Llama", (128,), "holds 128")],
+)
+def test_what_cannot_be_measured_is_refused(family: str, contexts: tuple[int, ...], wanted: str) -> None:
+    with pytest.raises(InputError, match=wanted):
+        context_losses(families.subject(family), rows(3, 200), Targets(np.array([0]), np.array([150]), 32), contexts)
+
+
+def tokens(lengths: list[int], groups: list[str] | None = None) -> texts.Tokens:
+    names = groups or [str(number) for number in range(len(lengths))]
+    documents = tuple(texts.Document(f"{number}", group, "") for number, group in enumerate(names))
+    return texts.Tokens(
+        texts.Corpus("made up", "", documents), tuple(np.zeros(n, dtype=int) for n in lengths), (1,) * len(lengths)
+    )
+
+
+def test_targets_are_deep_enough_one_span_a_document_from_all_groups_alike() -> None:
+    made = tokens([300, 90, 300, 300, 300, 300], ["a", "b", "a", "a", "b", "c"])
+    found = draw_targets(made, 64, 3, seed=0)
+    assert sorted({made.corpus.documents[n].group for n in found.document}) == ["a", "b", "c"]
+    assert found.start.min() >= 68 and found.start.max() <= 300 - 32 and 1 not in found.document
+    again = draw_targets(made, 64, 3, seed=0)
+    assert np.array_equal(again.start, found.start) and not np.array_equal(draw_targets(made, 64, 3, seed=5).start, found.start)
+
+
+def test_documents_that_are_too_short_are_said_to_be() -> None:
+    with pytest.raises(InputError, match="1 documents of 100 tokens"):
+        draw_targets(tokens([90, 300]), 64, 3, seed=0)
+
+
+# --- texts ---
+
+
+def test_no_package_is_both_counted_and_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {f"p{n}/m{m}.py": "x" * 100 for n in range(30) for m in range(3)} | {"encodings/cp437.py": "x" * 9000}
+    monkeypatch.setattr(library, "sources", lambda: held)
+    counted, scored = texts.standard_library(seed=1)
+    packages = [{one.group for one in part.documents} for part in (counted, scored)]
+    assert not packages[0] & packages[1] and packages[0] | packages[1] == {f"p{n}" for n in range(30)}
+    assert len(packages[1]) == 8 and counted.digest != scored.digest
+    assert texts.standard_library(seed=2)[1].digest != scored.digest == texts.standard_library(seed=1)[1].digest
+
+
+def test_the_library_is_read_and_own_sources_hold_what_is_installed() -> None:
+    paths = dict(library.modules())
+    assert "class JSONDecoder" in paths["json/decoder.py"].read_text() and not any("test" in name.split("/") for name in paths)
+    own = {one.name: one for one in texts.own_sources().documents}
+    assert own["language/law.py"].text == Path(law.__file__).read_text() and own["language/law.py"].group == "language"
+    assert len(texts.own_passages().documents) == 200
+
+
+def test_files_are_documents_and_tables_hold_them_by_row(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("one text")
+    tiny_chat.write_jsonl(tmp_path / "b.jsonl", [{"text": "two", "group": "g"}, {"text": "three", "group": "g"}])
+    found = texts.from_files([tmp_path / "a.md", tmp_path / "b.jsonl"])
+    assert [one.text for one in found.documents] == ["one text", "two", "three"]
+    with pytest.raises(MissingError):
+        texts.from_files([tmp_path / "none.txt"])
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(InputError, match="no text"):
+        texts.from_files([tmp_path / "empty.txt"])
+
+
+# --- what is read off a curve ---
+
+CONTEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def planted(exponent: float = 0.7, stops: int = 10**9, noise: float = 0.02, documents: int = 40) -> Losses:
+    """L(k) = 2 + 3 k^−γ up to `stops`, with a level of its own and little noise in each document; counts at 4, 3.2 and 3.1."""
+    draw = np.random.default_rng(0)
+    curve = 2 + 3 * np.minimum(CONTEXTS, stops).astype(float) ** -exponent
+    level = draw.normal(0, 0.5, documents)
+    model = curve[:, None] + level + draw.normal(0, noise, (len(CONTEXTS), documents))
+    counted = np.array([4.0, 3.2, 3.1, 3.15])[:, None] + level
+    return Losses.of(CONTEXTS, np.repeat(model, 4, 1), np.repeat(counted, 4, 1), 4, 0.95, 0)
+
+
+def test_the_exponent_of_a_planted_fall_is_found() -> None:
+    decay = planted().decay()
+    assert decay is not None and decay.exponent.low is not None and decay.exponent.high is not None
+    assert decay.exponent.low < 0.7 < decay.exponent.high < 0.85 and decay.unsettled == 0
+    assert decay.limit.value == pytest.approx(2, abs=0.25)
+
+
+def test_the_interval_of_the_exponent_is_not_that_of_the_level() -> None:
+    """Documents differ by half a nat, which says nothing of the exponent: it cancels within documents."""
+    decay = planted(noise=0.001).decay()
+    assert decay is not None and decay.exponent.low is not None and decay.exponent.high is not None
+    assert decay.exponent.high - decay.exponent.low < 0.02
+
+
+def test_how_much_context_is_used() -> None:
+    assert planted(stops=32).used().value == 32
+    assert planted().used().value == 128
+    assert planted(noise=3.0).used().value <= 4  # type: ignore[operator]
+
+
+def test_a_context_is_worth_the_order_whose_loss_it_has_and_an_order_the_context() -> None:
+    losses = planted(noise=0.0)
+    exact = 2 + 3 * np.array(CONTEXTS) ** -0.7
+    assert losses.equal_order(1).value == pytest.approx(1 + (4 - exact[1]) / 0.8)  # between 4 and 3.2
+    assert losses.equal_order(0).reason.startswith("below 1") and losses.equal_order(5).reason.startswith("beyond 3")
+    place = 1 + (exact[1] - 3.2) / (exact[1] - exact[2])  # between contexts 2 and 4
+    assert losses.worth(1).value == pytest.approx(2**place)
+
+
+def test_too_few_contexts_have_no_exponent() -> None:
+    assert planted().decay(16) is None and planted().decay(32) is not None
+
+
+def test_losses_that_rise_have_no_exponent() -> None:
+    losses = planted()
+    assert Losses(losses.contexts, losses.model[::-1], losses.counted, losses.draws, 0.95).decay() is None
+
+
+# --- the study and its command ---
+
+SOURCES = {
+    f"p{n}/m.py": "".join(np.random.default_rng(n).choice(list("abcdefgh .\n"), size=700)) + "the end of it\n" for n in range(16)
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_chat.save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small library, and own sources that are as small."""
+    monkeypatch.setattr(library, "sources", lambda: SOURCES)
+    own = tuple(texts.Document(name, name, text[::-1]) for name, text in SOURCES.items())
+    monkeypatch.setattr(texts, "own_sources", lambda: texts.Corpus("own sources", "made up", own))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_writes_its_data_and_its_page_and_says_what_came_out(folder: Path, tmp_path: Path) -> None:
+    words = [str(folder), "--documents", "6", "--longest", "256", "--out", str(tmp_path / "out"), "--json", "--dtype", "float32"]
+    done = CliRunner().invoke(context, words)
+    assert done.exit_code == 0, done.output
+    data = json.loads((tmp_path / "out" / "context.json").read_text())
+    assert json.loads(done.stdout) == data and data["schema"] == "strandscope/context/1"
+    names = [curve["name"] for curve in data["curves"]]
+    assert names == ["standard library", "own sources", "own passages"]
+    first = data["curves"][0]
+    assert [point["k"] for point in first["points"]] == [1, 2, 3, 4, 8, 16, 32, 64, 128, 256] and first["documents"] == 4
+    assert [row["name"] for row in first["counting"]][-1] == "longest match" and len(first["everywhere"]) == 8
+    assert first["points"][3]["gain"]["value"] == pytest.approx(
+        first["points"][1]["loss"]["value"] - first["points"][3]["loss"]["value"]
+    )
+    assert [series["name"] for series in first["figure"]["series"]][:2] == ["network", "counted"]
+    assert first["law"] is None or first["law"]["negative_control"]["expected"] == "violated"
+    page = (tmp_path / "out" / "context.md").read_text()
+    assert "## Standard library" in page and "| 256 ± 16 |" in page and page.count("Counting") == 3
+
+
+@pytest.mark.usefixtures("small")
+def test_texts_of_one_s_own_are_measured_alone(folder: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(list(SOURCES.values())[:3]):
+        (tmp_path / f"{number}.txt").write_text(text)
+    files = [word for number in range(3) for word in ("--texts", str(tmp_path / f"{number}.txt"))]
+    done = CliRunner().invoke(context, [str(folder), *files, "--longest", "64", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "texts given: 3 documents, 96 target tokens" in done.stdout and "standard library:" not in done.stdout
+
+
+@pytest.mark.usefixtures("small")
+def test_a_study_is_repeatable_and_its_losses_are_those_of_the_targets(folder: Path) -> None:
+    subject = ss.load(str(folder), check="none", dtype="float32")
+    one, other = (law.study(subject, documents=4, longest=16, seed=3) for _ in range(2))
+    assert one.curves == other.curves
+    scored = texts.tokenised(subject, texts.standard_library(3)[1])
+    targets = draw_targets(scored, 16, 4, 3)
+    found = context_losses(subject, scored.ids, targets, (16,)).mean()
+    assert one.curves[0].deepest.loss.value == pytest.approx(found)
+    with pytest.raises(InputError, match="at least 2"):
+        law.study(subject, documents=1)
