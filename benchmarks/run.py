@@ -24,6 +24,7 @@ ORDER = (
     "hold",
     "watch",
     "erase",
+    "ngram",
     "leakage",
     "agop",
     "rfm",
