@@ -21,7 +21,7 @@ from strandscope.recorder.batch import Batch
 from strandscope.recorder.quantity import Measured
 
 HELD = 256  # rows that are measured on and never trained on
-HELD_TEXTS = 32
+HELD_TEXTS = 64
 LENGTH = 64  # bytes of a context
 
 
@@ -197,7 +197,7 @@ def grokking(steps: int) -> Task:
 
 
 STEPS = {
-    "mlp": 20000, "convnext": 2000, "vit": 2000, "transformer": 1200, "rwkv": 400, "mamba": 200, "grokking": 4000,
+    "mlp": 20000, "convnext": 2000, "vit": 2000, "transformer": 1000, "rwkv": 300, "mamba": 200, "grokking": 4000,
 }  # fmt: skip
 TASKS: dict[str, Callable[[int], Task]] = {
     "mlp": mlp, "convnext": convnext, "vit": vit, "transformer": transformer, "rwkv": rwkv, "mamba": mamba, "grokking": grokking,

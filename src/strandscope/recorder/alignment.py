@@ -1,12 +1,19 @@
-"""How far two subspaces have the same directions, when one of them emerged, and how certain either is.
+"""How much of a network's response runs along given directions, how far its own turn, and when they emerged.
 
-Alignment of spans V (d, r) and W (d, s): ‖VᵀW‖²_F / min(r, s), the mean squared cosine of the principal angles: 1 where one holds
-the other, max(r, s)/d on average between a random subspace and a fixed one. Rotation is one minus the alignment of a site's
-features at two records. Intervals are jackknives over blocks of the batch's rows, the same block left out on both sides.
+Alignment of the features M at a record with a subspace W (d, k): tr(WᵀMW)/tr M, the share of the response that W holds. With the
+last record's r leading directions in the place of W it ends at the share that they hold of their own. It is smooth in M, where
+the angle between two subspaces jumps as two near eigenvalues change places. M is kept as its R leading pairs, so what lies beyond
+them counts as outside W. A uniformly random W of its rank holds k/d.
 
-Emergence is the crossing after which alignment stays above half of its last value. It is read between the two records that
-bracket the crossing; its interval goes from the last record that is below with its whole interval to the first from which on all
-are above with theirs. Each of those intervals is one of 95 %; no confidence is claimed for the two together.
+Rotation between two records is 1 − ‖VᵀW‖²_F/r of their r leading directions: one minus the mean squared cosine of the principal
+angles.
+
+Emergence is the crossing after which alignment stays above half-way from its first value to its last, read by interpolation
+between the two records that bracket it.
+
+Intervals are jackknives over blocks of the batch's rows, the same block left out everywhere; that of an emergence, of which the
+whole curve without each block gives one, is never narrower than the records that bracket it. They speak of other rows, not of
+other seeds of training.
 """
 
 from __future__ import annotations
@@ -14,91 +21,109 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from scipy.stats import beta
 from torch import Tensor
 
 from ..reading import Null, Reading
-from .features import BLOCKS, jackknifed
-
-_METHOD = "mean squared cosine of principal angles"
+from .features import jackknifed
 
 
 @dataclass(frozen=True, slots=True)
-class Subspace:
-    """Top directions (d, r) at a site and step, and those without each block of rows (blocks, d, r), in float64."""
+class Kept:
+    """The features at a site and step: leading pairs of M from all rows of the batch, then without each block.
 
-    basis: Tensor
-    without: Tensor
+    Attributes:
+        vectors: (1 + blocks, d, R), float64; `values`: (1 + blocks, R), descending; `traces`: (1 + blocks,).
+        rank: r, the directions that count as the features; `rows`: of the batch.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    traces: Tensor
+    rank: int
     rows: int
 
-    @classmethod
-    def fixed(cls, basis: Tensor, rows: int) -> Subspace:
-        """One that is given and not estimated."""
-        return cls(basis, basis.expand(BLOCKS, *basis.shape), rows)
+    @property
+    def leading(self) -> Tensor:
+        """(1 + blocks, d, r)."""
+        return self.vectors[..., : self.rank]
+
+    def shares(self, directions: Tensor) -> list[float]:
+        """The share of the response that directions (d, k), or (1 + blocks, d, k), hold: of all rows, then without each block."""
+        along = (self.vectors.mT @ directions).square().sum(-1)
+        return ((along * self.values).sum(-1) / self.traces).clamp(0.0, 1.0).tolist()
 
 
-def alignment(one: Subspace, other: Subspace) -> Reading:
-    """Their alignment, beside that of a random subspace."""
-    first, second = one.basis.shape[1], other.basis.shape[1]
-    pairs = [(one.basis, other.basis), *zip(one.without, other.without, strict=True)]
-    values = [float((left.T @ right).square().sum()) / min(first, second) for left, right in pairs]
-    reading = jackknifed([min(value, 1.0) for value in values], one.rows, "", _METHOD, (0.0, 1.0))
-    return replace(reading, null=chance(one.basis.shape[0], first, second))
+def alignment(features: Kept, directions: Tensor, what: str) -> Reading:
+    """The share of the response along directions (d, k) or (1 + blocks, d, k), beside that along random ones."""
+    method = f"share of the response along {what}, of its {features.values.shape[1]} leading directions"
+    reading = jackknifed(features.shares(directions), features.rows, "share of the response", method, (0.0, 1.0))
+    return replace(reading, null=chance(features, directions.shape[-1]))
 
 
-def rotation(one: Subspace, other: Subspace) -> Reading:
-    """1 − alignment of a site's features at two records."""
-    kept = alignment(one, other)
-    assert kept.value is not None and kept.low is not None and kept.high is not None
-    return replace(kept, value=1 - kept.value, low=1 - kept.high, high=1 - kept.low, null=None, method=f"1 − {kept.method}")
+def rotation(one: Kept, other: Kept) -> Reading:
+    """1 − the mean squared cosine of the principal angles between the leading directions of a site at two records."""
+    kept = (one.leading.mT @ other.leading).square().sum((-1, -2)) / one.rank
+    turned = (1 - kept).clamp(0.0, 1.0).tolist()
+    return jackknifed(turned, one.rows, "", "1 − mean squared cosine of principal angles", (0.0, 1.0))
 
 
-def chance(d: int, r: int, s: int, level: float = 0.95) -> Null | None:
-    """Alignment of a fixed subspace with a uniformly random one: a beta distribution with its exact mean and variance.
+def chance(features: Kept, k: int, level: float = 0.95) -> Null | None:
+    """The share of the response along k uniformly random directions: a beta distribution of the exact mean and variance.
 
-    E tr(PQ) = rs/d and Var tr(PQ) = 2rs(d − r)(d − s)/(d²(d − 1)(d + 2)) of projectors of ranks r and s; exact for r = s = 1.
+    E tr(PM)/tr M = k/d and Var = 2k(d − k)/(d(d − 1)(d + 2)) · (1/PR − 1/d), PR = (tr M)²/tr M².
     """
-    least = min(r, s)
-    mean = r * s / d / least
-    variance = 2 * r * s * (d - r) * (d - s) / (d**2 * (d - 1) * (d + 2)) / least**2 if d > 1 else 0.0
+    d = features.vectors.shape[1]
+    spread = float((features.values[0] / features.traces[0]).square().sum()) - 1 / d
+    mean = k / d
+    variance = 2 * k * (d - k) / (d * (d - 1) * (d + 2)) * spread if d > 1 else 0.0
     if not variance > 0:
         return None
     weight = mean * (1 - mean) / variance - 1
     law = beta(mean * weight, (1 - mean) * weight)
     low, high = float(law.ppf(0.5 - level / 2)), float(law.ppf(0.5 + level / 2))
-    return Null(mean, low, high, level, 0, None, "a uniformly random subspace (beta distribution of the exact mean and variance)")
+    return Null(mean, low, high, level, 0, None, "uniformly random directions (beta distribution of the exact mean and variance)")
 
 
-def emergence(steps: Sequence[int], aligned: Sequence[Reading | None], what: str = "the last features") -> Reading:
-    """The step from which on the alignment stays above half of its last value."""
-    method = f"crossing of half of the last alignment with {what}, between the records that bracket it"
-    pairs = [(step, one) for step, one in zip(steps, aligned, strict=True) if one is not None and one.value is not None]
+def emergence(steps: Sequence[int], shares: Sequence[Sequence[float]], rows: int, what: str) -> Reading:
+    """The step from which on alignment stays above half-way from its first value to its last.
+
+    Args:
+        shares: for each step (1 + blocks): of all rows of the batch, then without each block.
+    """
+    method = f"crossing of half-way from the first to the last share of the response along {what}"
 
     def none(why: str) -> Reading:
-        return Reading.not_measured(why, unit="steps", method=method, n=len(pairs))
+        return Reading.not_measured(why, unit="steps", method=method, n=rows)
 
-    if len(pairs) < 3:
-        return none(f"{len(pairs)} records; at least 3 are needed")
-    last = pairs[-1][1]
-    null = last.null
-    if null is not None and last.low is not None and last.low <= null.high:
-        return none("the last alignment is no larger than a random subspace's")
-    half = _of(last.value) / 2
-    above = [_of(one.value) > half for _, one in pairs]
-    first = max((number + 1 for number, is_above in enumerate(above) if not is_above), default=0)
-    if first == 0:
-        return none(f"above half of its last value from the first record (step {pairs[0][0]}) on")
-    if first == len(pairs):
-        return none("it never stays above half of its last value")
-    (left, before), (right, after) = pairs[first - 1], pairs[first]
-    low_value, high_value = _of(before.value), _of(after.value)
-    value = left + (right - left) * (half - low_value) / (high_value - low_value)
-    low = max((step for step, one in pairs if step <= left and _of(one.high) < half), default=pairs[0][0])
-    sure = max((number + 1 for number, (_, one) in enumerate(pairs) if _of(one.low) <= half), default=0)
-    high = pairs[min(max(sure, first), len(pairs) - 1)][0]
-    return Reading(value, float(min(low, value)), float(max(high, value)), None, len(pairs), "steps", None, method)
+    if len(steps) < 3:
+        return none(f"{len(steps)} records; at least 3 are needed")
+    curves = torch.tensor(shares, dtype=torch.float64).T
+    gained = jackknifed((curves[:, -1] - curves[:, 0]).tolist(), rows, "", "")
+    assert gained.low is not None
+    if gained.low <= 0:
+        return none(
+            f"the last share of the response, {float(curves[0, -1]):.2f}, is not above the first, {float(curves[0, 0]):.2f}"
+        )
+    crossings = [_crossing(steps, curve.tolist()) for curve in curves]
+    found = jackknifed([crossing.step for crossing in crossings], rows, "steps", method, (float(steps[0]), float(steps[-1])))
+    assert found.low is not None and found.high is not None
+    first = crossings[0]
+    return replace(found, low=min(found.low, float(first.after)), high=max(found.high, float(first.by)))
 
 
-def _of(figure: float | None) -> float:
-    assert figure is not None
-    return figure
+@dataclass(frozen=True, slots=True)
+class _Crossing:
+    step: float
+    after: int  # the last record that is below
+    by: int  # the first from which on all are above
+
+
+def _crossing(steps: Sequence[int], curve: list[float]) -> _Crossing:
+    half = (curve[0] + curve[-1]) / 2
+    number = max((number for number, value in enumerate(curve[:-1]) if value <= half), default=0)
+    left, right = curve[number], curve[number + 1]
+    part = (half - left) / (right - left) if right > left else 0.5
+    after, by = steps[number], steps[number + 1]
+    return _Crossing(after + (by - after) * min(max(part, 0.0), 1.0), after, by)

@@ -4,10 +4,10 @@ With u of independent signs, one for each number of the answer, g = Jᵀu has E 
 row of the batch and position, at all sites at once. The signs and the positions that are looked at (at most four a row) are drawn
 once, from the seed and the row's number, so that two records differ by what the network did and not by the draw.
 
-What is kept at each site: the r top directions V of M = ⟨ggᵀ⟩ and their eigenvalues; the same without each of eight blocks of
-rows of the batch, from which intervals are made (jackknife: they speak of other rows from where these came, not of other seeds
-of training); the trace, and the relevant dimension (tr M)²/tr M² from pairs of different rows of the batch (one position each).
-r is chosen beforehand. On several ranks the sums of each block are merged before anything is made of them.
+What is kept at each site: the 4r leading pairs of M = ⟨ggᵀ⟩, r of which count as the features, and its trace; the same without
+each of eight blocks of rows of the batch, from which intervals are made (jackknife: they speak of other rows from where these
+came, not of other seeds of training); and the relevant dimension (tr M)²/tr M² from pairs of different rows of the batch (one
+position each). r is chosen beforehand. On several ranks the sums of each block are merged before anything is made of them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .sites import Pass, Place, passed
 
 BLOCKS = 8
 POSITIONS = 4
+KEPT = 4  # times the rank: directions that are kept
 MOST_ROWS = 128  # in pairs, for the dimension: its cost grows with their square
 
 
@@ -59,7 +60,7 @@ class Features:
 
     def settings(self) -> dict[str, Any]:
         widths = {name: place.width for name, place in self.places.items()}
-        return {"sites": widths, "rank": self.rank, "probes": self.probes, "seed": self.seed, "blocks": BLOCKS}
+        return {"sites": widths, "rank": self.rank, "probes": self.probes, "seed": self.seed}
 
     def measure(self, model: nn.Module, batch: Batch) -> Measured:
         before, rows = ranks.rows_before(batch.rows)
@@ -127,15 +128,13 @@ class Features:
             return Measured({what: Reading.not_measured(why, unit=unit, method="AGOP") for what, unit in units.items()})
         r = min(self.rank, place.width)
         spectra = self._spectra(rows, before, total, place.width, r)
-        whole, without = spectra[0], spectra[1:]
         tensors = {
-            "basis": whole.vectors.float(),
-            "values": whole.values,
-            "without": torch.stack([one.vectors for one in without]).float(),
+            "vectors": torch.stack([one.vectors for one in spectra]).float(),
+            "values": torch.stack([one.values for one in spectra]),
+            "traces": torch.tensor([one.trace for one in spectra], dtype=torch.float64),
         }
-        share = jackknifed(
-            [one.share for one in spectra], total, "share of the trace", f"top {r} eigenvalues over the trace", (0, 1)
-        )
+        held = [float(one.values[:r].sum()) / one.trace for one in spectra]
+        share = jackknifed(held, total, "share of the trace", f"top {r} eigenvalues over the trace", (0, 1))
         lead = jackknifed(
             [float(one.values[0]) for one in spectra], total, "out²/unit²", "largest eigenvalue of the AGOP", (0, None)
         )
@@ -149,9 +148,10 @@ class Features:
         return Measured({"trace": size, "top": lead, "share": share, "dimension": dimension}, tensors)
 
     def _spectra(self, rows: Tensor, before: int, total: int, d: int, r: int) -> list[Spectrum]:
-        """Top r of M from all rows, then without each block of rows of the batch."""
+        """Leading pairs of M from all rows, then without each block of rows of the batch."""
         each = self.probes * rows.shape[2]
-        if total * each * (BLOCKS - 1) // BLOCKS <= r:
+        most = total * each * (BLOCKS - 1) // BLOCKS - each
+        if most < r:
             raise InputError(f"rank: got {self.rank}, wanted fewer than the batch has rows ({total})")
         form = "gram" if total * each < d else "dense"
         blocks = []
@@ -159,7 +159,7 @@ class Features:
             part = outer_products(d, form, most=total * each)
             part.update(rows[(torch.arange(len(rows)) + before) % BLOCKS == block].reshape(-1, d))
             blocks.append(ranks.merged(part))
-        return leading(blocks, r)
+        return leading(blocks, min(KEPT * r, d, most))
 
 
 def _everywhere(good: Tensor) -> Tensor:

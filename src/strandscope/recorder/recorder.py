@@ -195,7 +195,7 @@ class Recorder:
         about = {
             "model": type(self.model).__name__,
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
-            "batch": {"rows": batch.rows, "digest": batch.digest, "ranks": ranks.count()},
+            "batch": {"rows": ranks.rows_before(batch.rows)[1], "digest": batch.digest, "ranks": ranks.count()},
             "mode": mode_sentence(self.model),
             "quantities": {one.name: one.settings() for one in self._quantities},
             "budget": self._clock.budget,

@@ -22,7 +22,7 @@ from ..io import load_tensors, write_json
 from ..laws.figure import Figure, Series
 from ..reading import Null, Reading
 from ..statistics.tangent.kernel import kernel_motion
-from .alignment import Subspace, alignment, emergence, rotation
+from .alignment import Kept, alignment, emergence, rotation
 from .folder import about_of, lines_of, read_tensors
 from .quantities import KERNEL
 from .spikes import Spike, spikes
@@ -72,11 +72,16 @@ class Run:
     losses: tuple[tuple[int, float | None], ...]
     notes: tuple[str, ...]
     overhead: Reading
-    _held: dict[tuple[int, str], Subspace] = field(default_factory=dict, repr=False, compare=False)
+    _held: dict[tuple[int, str], Kept] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def steps(self) -> list[int]:
         return [record.step for record in self.records]
+
+    @property
+    def rows(self) -> int:
+        """Of the batch, those of all ranks."""
+        return int(self.about["batch"]["rows"])
 
     @property
     def sites(self) -> list[str]:
@@ -96,42 +101,49 @@ class Run:
             raise InputError(f"name: got {name!r}, wanted one of {', '.join(names)}")
         return found
 
-    def subspace(self, site: str, number: int) -> Subspace | None:
+    def features(self, site: str, number: int) -> Kept | None:
         """The features at a site in a record, by its number; None where there were none (no gradient, or a NaN)."""
         self._check(site)
         file = self.records[number].tensors
         if (number, site) not in self._held:
             tensors = read_tensors(self.folder, file)
-            rows = int(self.about["batch"]["rows"]) * int(self.about["batch"]["ranks"])
+            rank = int(self.about["quantities"]["features"]["rank"])
             for one in self.sites:
-                if f"{one}/basis" in tensors:
-                    held = Subspace(tensors[f"{one}/basis"].double(), tensors[f"{one}/without"].double(), rows)
-                    self._held[number, one] = held
+                if f"{one}/vectors" in tensors:
+                    vectors, values, traces = (tensors[f"{one}/{name}"].double() for name in ("vectors", "values", "traces"))
+                    self._held[number, one] = Kept(vectors, values, traces, min(rank, vectors.shape[1]), self.rows)
         return self._held.get((number, site))
 
     def alignment(self, site: str, *, to: str = "last") -> list[Reading | None]:
-        """The features at a site over the records, aligned with those of the last record or with the reference."""
-        found = [self.subspace(site, number) for number in range(len(self.records))]
+        """The share of the response at a site that runs along the last record's leading directions, or along the reference."""
+        found, (directions, what) = self._all(site), self._directions(site, to)
+        return [None if one is None or directions is None else alignment(one, directions, what) for one in found]
+
+    def _all(self, site: str) -> list[Kept | None]:
+        return [self.features(site, number) for number in range(len(self.records))]
+
+    def _directions(self, site: str, to: str) -> tuple[Tensor | None, str]:
+        if to not in ("last", "reference"):
+            raise InputError(f"to: got {to!r}, wanted 'last' or 'reference'")
         if to == "reference":
             if site not in self.reference:
                 raise InputError(f"site: got {site!r}, which has no reference; give Recorder reference={{{site!r}: basis}}")
-            rows = next((one.rows for one in found if one is not None), 0)
-            other: Subspace | None = Subspace.fixed(self.reference[site], rows)
-        elif to == "last":
-            other = next((one for one in reversed(found) if one is not None), None)
-        else:
-            raise InputError(f"to: got {to!r}, wanted 'last' or 'reference'")
-        return [None if one is None or other is None else alignment(one, other) for one in found]
+            return self.reference[site], "the reference"
+        last = next((one for one in reversed(self._all(site)) if one is not None), None)
+        return (None, "") if last is None else (last.leading, f"the last {last.rank} leading directions")
 
     def rotation(self, site: str) -> list[Reading | None]:
         """How far the features at a site turned since the record before; None of the first."""
-        found = [self.subspace(site, number) for number in range(len(self.records))]
+        found = self._all(site)
         turned = [None if one is None or other is None else rotation(one, other) for one, other in pairwise(found)]
         return [None, *turned] if found else []
 
     def emergence(self, site: str, *, to: str = "last") -> Reading:
-        """The step from which on the alignment stays above half of its last value."""
-        return emergence(self.steps, self.alignment(site, to=to), "the last features" if to == "last" else "the reference")
+        """The step from which on alignment stays above half-way from its first value to its last."""
+        directions, what = self._directions(site, to)
+        held = [(step, one) for step, one in zip(self.steps, self._all(site), strict=True) if one is not None]
+        shares = [one.shares(directions) for _, one in held] if directions is not None else []
+        return emergence([step for step, _ in held], shares, self.rows, what)
 
     def kernel_motion(self) -> list[Reading | None]:
         """‖Θ − Θ_0‖/‖Θ_0‖ over the records, Θ_0 the first record's; None where the tangent kernel was not measured."""
@@ -163,7 +175,7 @@ class Run:
         usual: dict[str, float | None] = {}
         apart = self.steps[after] - self.steps[before]
         for site in self.sites:
-            one, other = self.subspace(site, before), self.subspace(site, after)
+            one, other = self.features(site, before), self.features(site, after)
             if one is not None and other is not None:
                 turned[site] = rotation(one, other)
             others = [
