@@ -76,8 +76,8 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The reply is whole. `text` is the last of it, `score` by watch (concepts,), NaN where no token was scored; `alarms` those that
-    were raised by the end alone."""
+    """The reply is whole. `text` is the last of it, `score` by watch (concepts,), NaN where no token was scored; `alarms` those
+    that the end alone raised."""
 
     why: Why
     text: str

@@ -1,10 +1,10 @@
 """Rows that are decoded together: each is read by itself when it comes, joins the others' cache, and leaves when it is over.
 
-A prompt is run in a pass of its own, without padding, so that what it begins with is what it would be alone, bit for bit. From then
-on a pass reads one token of every row. Rows are padded on the left and masked, which is known to change nothing beyond rounding
-where the subject's anatomy says so (`left_padding`, `batched`); of any other network one row is decoded at a time. In fp32 rounding
-is of the order of 1e-6 of a logit, so greedy tokens are those of each row alone; in bf16 a batch rounds differently from a row, and
-where two tokens are within that of each other, the other one may be taken.
+A prompt is run in a pass of its own, without padding, so that what it begins with is what it would be alone, bit for bit. From
+then on a pass reads one token of every row. Rows are padded on the left and masked, which is known to change nothing beyond
+rounding where the subject's anatomy says so (`left_padding`, `batched`); of any other network one row is decoded at a time. In
+fp32 rounding is of the order of 1e-6 of a logit, so greedy tokens are those of each row alone; in bf16 a batch rounds differently
+from a row, and where two tokens are within that of each other, the other one may be taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..subject.attach import Edits, Read, attach
 from ..subject.scope import prompt_of
 from ..subject.trace import accepts
 from ..subject.verify import cache_of, with_positions
+from .ask import Why
 from .cache import joined, joins, thin
 from .row import Row, edits_of, reads_of
 from .sampling import check_finite, likeliest
@@ -86,7 +87,7 @@ class Batch:
 
     def drop_finished(self) -> None:
         """End rows that were given up, or whose time is over, and give their memory back."""
-        why = [row.over for row in self.rows]
+        why: list[Why | None] = [row.over for row in self.rows]
         for row, reason in zip(self.rows, why, strict=True):
             if reason is not None:
                 row.end(reason)

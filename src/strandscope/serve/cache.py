@@ -27,9 +27,9 @@ def joined(caches: Sequence[DynamicCache], length: int) -> DynamicCache:
     """One cache with the rows of all, each padded on the left to `length` positions; the parts may be changed by it later."""
     made = copy.copy(caches[0])
     made.layers = []
-    for number, first in enumerate(caches[0].layers):
-        parts = [cache.layers[number] for cache in caches]
-        layer = copy.copy(first)
+    for number in range(len(caches[0].layers)):
+        parts: list[Any] = [cache.layers[number] for cache in caches]
+        first, layer = parts[0], copy.copy(parts[0])
         if first.is_initialized:
             width = _width(first, length)
             layer.keys = torch.cat([_padded(part.keys, width) for part in parts])
@@ -41,9 +41,10 @@ def joined(caches: Sequence[DynamicCache], length: int) -> DynamicCache:
 
 def thin(cache: DynamicCache, rows: Sequence[int], length: int) -> None:
     """Keep these rows, in this order, and of the columns the last that belong to `length` positions."""
-    for layer in cache.layers:
+    layers: list[Any] = cache.layers
+    for layer in layers:
         if layer.is_initialized:
-            width, index = _width(layer, length), torch.tensor(list(rows), device=layer.keys.device)  # type: ignore[union-attr]
+            width, index = _width(layer, length), torch.tensor(list(rows), device=layer.keys.device)
             for name in ("keys", "values"):
                 held = getattr(layer, name)
                 setattr(layer, name, held[:, :, held.shape[2] - width :].index_select(0, index))

@@ -1,8 +1,8 @@
 """Requests in, tokens out: one thread that owns the network, admits who waits and decodes who is there, pass by pass.
 
 Between two passes it lets go of rows that were given up or whose time is over, then lets in those that wait while there is room,
-in the order in which they came. Hooks hang on the network during a pass alone. Events are told from that thread; who is told hands
-them on and returns at once.
+in the order in which they came. Hooks hang on the network during a pass alone. Events are told from that thread; who is told
+hands them on and returns at once.
 
 Work of another kind in the same network (doses, finding) goes to `beside`: a second tree of modules over the same weights, whose
 hooks are its own, so that neither sees the other.
@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, StrandscopeError, TrustError
 from .ask import Ask, Tell
@@ -32,7 +32,7 @@ class Busy(StrandscopeError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one server gives: rows at once, requests that may wait beside them, new tokens and seconds of each, bytes of a body."""
+    """What one server gives: rows at once, requests that wait beside them, new tokens and seconds of each, bytes of a body."""
 
     rows: int = 8
     waiting: int = 32
@@ -49,7 +49,6 @@ class Counts:
     prompt_tokens: int = 0
     tokens: int = 0
     passes: int = 0
-    alarms: int = 0
     seconds: float = 0.0  # in passes
 
 
@@ -194,7 +193,7 @@ def _readable(error: Exception) -> StrandscopeError:
 
 def ends_of(subject: Subject) -> frozenset[int]:
     """Tokens that end a reply, as `generate` has them; the tokenizer's where the network names none."""
-    said = getattr(getattr(subject.module, "generation_config", None), "eos_token_id", None)
+    said: Any = getattr(getattr(subject.module, "generation_config", None), "eos_token_id", None)
     if said is None and subject.tokenizer is not None:
         said = subject.tokenizer.eos_token_id
     return frozenset(said if isinstance(said, list) else [] if said is None else [said])

@@ -45,7 +45,7 @@ class Alarm:
     def reads(self) -> Mapping[Site, Read]:
         return {}
 
-    def open(self, state: Tensor, _moment: Moment) -> Tensor:
+    def open(self, state: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 (a gate's signature)
         return torch.zeros(state.shape[:2], dtype=torch.bool, device=state.device)
 
     def __str__(self) -> str:
@@ -100,7 +100,8 @@ class Row:
         if isinstance(gate, Alarm):
             if gate.name not in self._lives:
                 raise InputError(f"edits: wait for an alarm of {gate.name!r}, and no such monitor watches; name it in monitors")
-            return self._lives[gate.name]
+            live: Any = self._lives[gate.name]
+            return live
         return replace(gate) if isinstance(gate, CoordinateGate) else gate  # what it remembers is a request's own
 
     def moment(self, whole: Moment) -> Moment:
