@@ -126,7 +126,7 @@ def interval(resampled: Resampled, held: Held, unit: str, level: float = LEVEL) 
     least = fit.squares / fit.degrees
     free = float(held.read(fit.free[None])[0][0])
     roots = _roots(resampled, held, free)
-    rank = round((draws + 1) * (1 - level) / 2)
+    rank = math.floor((draws + 1) * (1 - level) / 2 + 1e-9)
     if rank < 1:
         raise InputError(f"draws: got {draws}, wanted at least {math.ceil(2 / (1 - level)) - 1} for an interval at {level:g}")
     ordered = np.sort(roots)

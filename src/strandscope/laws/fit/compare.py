@@ -27,7 +27,7 @@ from ...reading import Null, Reading
 from ...statistics.resample import holm
 from ..law import reading_dict
 from .bootstrap import LEVEL, Noises, noisy
-from .fit import Fit, Outcome, bare, errors_of, fit
+from .fit import Fit, Outcome, errors_of, fit
 from .forms import FORMS, Floats, Form
 from .solve import Noise, Problem, descend, search
 from .table import Table
@@ -61,13 +61,13 @@ def split(table: Table) -> tuple[Table, Table]:
     Raises:
         InputError: fewer than two sizes would be left.
     """
-    sizes = np.log(table.x).sum(0) if len(table.x) > 1 else table.x[0]
-    names, counts = np.unique(np.round(sizes, 9), return_counts=True)
+    sizes = np.round(np.log(table.x).sum(0), 9) if len(table.x) > 1 else table.x[0]
+    names, counts = np.unique(sizes, return_counts=True)
     above = counts[::-1].cumsum()
     held = int(np.searchsorted(above, max(FEWEST, SHARE * len(sizes)))) + 1
     if held >= len(names) - 1:
         raise InputError(f"{table.name}: {len(names)} sizes, too few to hold the largest out; add runs of other sizes")
-    large = np.round(sizes, 9) >= names[-held]
+    large = sizes >= names[-held]
     return table.of_rows(~large), table.of_rows(large)
 
 
@@ -171,11 +171,7 @@ def _scatter(one: Fit, squares: Floats) -> Floats:
 
 def _bounded(problem: Problem, theta: Floats, targets: Floats) -> tuple[Floats, Floats]:
     """Least squares with E not below 0 for each of a batch of targets: θ, and the squares."""
-    theta, squares, _ = descend(problem, theta, targets, close=1e-6)
-    if problem.form.constant and (below := theta[:, 0] < 0).any():
-        rest, left, _ = descend(bare(problem), theta[below, 1:], targets[below], close=1e-6)
-        theta[below] = np.concatenate([np.zeros((len(rest), 1)), rest], 1)
-        squares[below] = left
+    theta, squares, _ = descend(problem, theta, targets, close=1e-6, floor=True)
     return theta, squares
 
 

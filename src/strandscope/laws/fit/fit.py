@@ -14,7 +14,7 @@ A search that fails is an `Outcome` with a sentence. No other form and no other 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -136,24 +136,18 @@ def fit(table: Table, form: Form, noise: Noise = "multiplicative") -> Fit:
     axis = Axis.of(table.x, form.logarithmic)
     problem = Problem(form, axis, axis.of_sizes(table.x), _weights(table, noise), noise, unit)
     targets = problem.told(y)
-    outcome, free, squares = _least(problem, targets)
-    theta = free
-    if outcome is Outcome.FOUND and form.constant and free[0] < 0:
-        outcome, rest, _ = _least(bare(problem), targets)
-        theta = np.concatenate([[0.0], rest])
-    return Fit(problem, table, targets, outcome, theta, free, squares)
-
-
-def bare(problem: Problem) -> Problem:
-    """The same without its constant."""
-    return replace(problem, form=problem.form.without_constant())
+    outcome, theta, squares = _least(problem, targets)
+    free = theta
+    if outcome is Outcome.FOUND and form.constant:
+        ((free,), (squares,), _) = descend(problem, theta[None], targets, close=1e-12)
+    return Fit(problem, table, targets, outcome, theta, free, float(squares))
 
 
 def _least(problem: Problem, targets: Floats) -> tuple[Outcome, Floats, float]:
     starts = search(problem, targets)
     if not len(starts):
         return Outcome.NO_FALL, np.full(len(problem.form.parameters), np.nan), math.nan
-    theta, squares, done = descend(problem, starts, targets, close=1e-12)
+    theta, squares, done = descend(problem, starts, targets, close=1e-12, floor=True)
     best = int(squares.argmin())
     outcome = Outcome.FOUND if done[best] else Outcome.STUCK
     for figure, (low, high) in zip(theta[best, problem.form.linear :], problem.boxes(), strict=True):

@@ -27,13 +27,15 @@ Shapes = tuple[list[Floats], list[list[Floats | float]]]  # s_l, and ∂s_l/∂�
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Where one non-linear parameter is looked for: from, to, and in so many steps; in `logged` ones ν is its logarithm."""
+    """Where one non-linear parameter is looked for: from, to, and in so many steps; in `logged` ones ν is its logarithm. A
+    `slope` multiplies u."""
 
     name: str
     low: float
     high: float
     steps: int
     logged: bool = False
+    slope: bool = True
     place: bool = False  # a place on the axis of x: told in the units of x, looked for within the data
 
     @property
@@ -66,14 +68,6 @@ class Form:
     @property
     def linear(self) -> int:
         return self.constant + len(self.amplitudes)
-
-    def without_constant(self) -> Form:
-        """The same with E = 0."""
-        formula = self.formula.removeprefix("E + ")
-        return Form(
-            f"{self.name}, E = 0", formula, self.columns, False, self.amplitudes, self.searched, self.shapes, self.moved,
-            self.logarithmic,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +173,7 @@ FORMS: dict[str, Form] = {
             "broken-power", "A x^-α (1 + (x/m)^(1/f))^(-(β-α) f)", 1, False, ("A",),
             (
                 Search("α", -3.0, 5.0, 9), Search("β", -3.0, 5.0, 9), Search("m", 0.0, 1.0, 9, place=True),
-                Search("f", 0.05, 2.0, 3, logged=True),
+                Search("f", 0.05, 2.0, 3, logged=True, slope=False),
             ), _broken, ((0, 0),),
         ),
     )

@@ -13,6 +13,7 @@ the grid has no place near.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -26,6 +27,7 @@ Noise = Literal["multiplicative", "additive"]
 _CLOSE = 1e-18  # share of the noiseless sum of squares that rounding leaves
 _STARTS, _STEPS = 5, 200
 _END = 1e-4  # of a standard error
+_STEEPEST = 300.0  # e^300 at the edge of the table: beyond, squares overflow
 _LOST = 50.0  # in coordinates: e^50 times an amplitude at the data's centre is no end of an interval
 
 
@@ -76,7 +78,10 @@ class Problem:
 
     def _box(self, one: Search) -> tuple[float, float]:
         if not one.place:
-            return one.box
+            (low, high), steep = one.box, _STEEPEST / float(np.abs(self.u).max())
+            if not one.slope:
+                return low, high
+            return (low, min(high, math.log(steep))) if one.logged else (max(low, -steep), min(high, steep))
         low, high = float(self.u[0].min()), float(self.u[0].max())
         return low + one.low * (high - low), low + one.high * (high - low)
 
@@ -141,12 +146,23 @@ def non_negative(columns: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def descend(
-    problem: Problem, theta: Floats, targets: Floats, held: Held | None = None, at: Floats | float = 0.0, close: float = 1e-9
+    problem: Problem,
+    theta: Floats,
+    targets: Floats,
+    held: Held | None = None,
+    at: Floats | float = 0.0,
+    *,
+    close: float = 1e-9,
+    floor: bool = False,
 ) -> tuple[Floats, Floats, np.ndarray]:
     """The least squares from θ (batch, parameters) down, where one figure may be held at a value.
 
+    Args:
+        close: converged where the step that is left would lower the squares by less than this share of them.
+        floor: the constant may not fall below 0.
+
     Returns:
-        θ, the sum of squares (batch,), and whether the step that is left would lower it by less than the share `close`.
+        θ, the sum of squares (batch,), and whether each converged.
     """
     theta, batch = np.array(theta, dtype=np.float64), len(theta)
     targets = np.broadcast_to(targets, (batch, problem.u.shape[1]))
@@ -155,20 +171,21 @@ def descend(
         theta = _restored(theta, held, levels)
     squares = problem.squares(theta, targets)
     noiseless = _CLOSE * np.square(problem.weights * targets).sum(1)
-    boxes, damp, done = problem.boxes(), np.full(batch, 1e-6), np.zeros(batch, dtype=bool)
+    low, high = _bounds(problem, floor)
+    theta = np.clip(theta, low, high)
+    damp, done = np.full(batch, 1e-6), np.zeros(batch, dtype=bool)
     live = np.flatnonzero(np.isfinite(squares))
     for _ in range(_STEPS):
         if not len(live):
             break
         here = theta[live]
         normal, slope = _normal(problem, here, targets[live], held)
+        _pin(normal, slope, (here <= low) & (slope < 0) | (here >= high) & (slope > 0))
         diagonal = np.einsum("bii->bi", normal)
         heavy = normal + _diagonal(diagonal * damp[live, None] + 1e-300)
         step = np.linalg.solve(heavy, slope[..., None])[..., 0]
         gain = (step * slope).sum(1)
-        there = here + step
-        for number, (low, high) in enumerate(boxes, start=problem.form.linear):
-            there[:, number] = np.clip(there[:, number], low, high)
+        there = np.clip(here + step, low, high)
         if held is not None:
             there = _restored(there, held, levels[live])
         new = problem.squares(there, targets[live])
@@ -179,6 +196,24 @@ def descend(
         done[live[small]] = True
         live = live[~small & (damp[live] < 1e11)]
     return theta, squares, done
+
+
+def _bounds(problem: Problem, floor: bool) -> tuple[Floats, Floats]:
+    """Of all parameters: the boxes of the non-linear ones, and 0 below the constant where it has a floor."""
+    free = [(-np.inf, np.inf)] * problem.form.linear
+    low, high = np.array([*free, *problem.boxes()]).T
+    if floor and problem.form.constant:
+        low[0] = 0.0
+    return low, high
+
+
+def _pin(normal: Floats, slope: Floats, pinned: np.ndarray) -> None:
+    """Take parameters that a bound holds out of the normal equations, in place."""
+    slope[pinned] = 0.0
+    row, at = np.nonzero(pinned)
+    normal[row, at, :] = 0.0
+    normal[row, :, at] = 0.0
+    normal[row, at, at] = 1.0
 
 
 def _diagonal(entries: Floats) -> Floats:

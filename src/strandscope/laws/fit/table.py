@@ -61,7 +61,7 @@ class Table:
 
     @classmethod
     def of(
-        cls, x: ArrayLike, y: ArrayLike, error: ArrayLike | None = None, groups: Sequence | None = None, name: str = "table"
+        cls, x: ArrayLike, y: ArrayLike, error: ArrayLike | None = None, groups: ArrayLike | None = None, name: str = "table"
     ) -> Table:
         """From arrays: sizes (n,) or (columns, n).
 
@@ -70,7 +70,8 @@ class Table:
         """
         sizes, out = np.atleast_2d(np.asarray(x, dtype=np.float64)), np.asarray(y, dtype=np.float64)
         errors = None if error is None else np.asarray(error, dtype=np.float64)
-        lengths = {sizes.shape[1], len(out), *(len(part) for part in (errors, groups) if part is not None)}
+        named = None if groups is None else np.asarray(groups)
+        lengths = {sizes.shape[1], len(out), *(len(part) for part in (errors, named) if part is not None)}
         if len(lengths) != 1 or out.ndim != 1:
             raise InputError(f"{name}: got lengths {sorted(lengths)}, wanted as many of each")
         places = tuple(f"{name}, row {number}" for number in range(1, len(out) + 1))
@@ -81,7 +82,7 @@ class Table:
                 raise InputError(
                     f"{places[row]}: {what} is {figures[row]}, wanted a finite number" + " above 0" * (what == "error")
                 )
-        codes = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        codes = None if named is None else np.unique(named, return_inverse=True)[1]
         names = ("x",) if len(sizes) == 1 else tuple(f"x{at}" for at in range(1, len(sizes) + 1))
         return cls(name, names, "y", sizes, out, errors, codes, places)
 

@@ -1,0 +1,405 @@
+"""Fitted laws: forms and their slopes, least squares beside other programs', profiles, resampling, and forms held against larger
+sizes. Coverage is judged by the standards of `standards/fitting.py`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit, least_squares, nnls
+from scipy.stats import t as student
+
+from strandscope.errors import InputError, TrustError
+from strandscope.laws.fit.answer import answer, lines, residuals
+from strandscope.laws.fit.bootstrap import Resampled, interval, parameters, predictions, resample
+from strandscope.laws.fit.compare import compare, split
+from strandscope.laws.fit.fit import Fit, Outcome, fit
+from strandscope.laws.fit.forms import FORMS, Axis, form, values
+from strandscope.laws.fit.solve import descend, extremes, non_negative
+from strandscope.laws.fit.table import Table
+
+X = np.logspace(2, 5, 16)
+TRUTH = 0.5 + 8 * X**-0.4
+
+
+def noise(seed: int, scatter: float, n: int = 16) -> np.ndarray:
+    return np.exp(scatter * np.random.default_rng(seed).normal(size=n))
+
+
+def noisy(seed: int = 0, scatter: float = 0.02, **more: Any) -> Table:
+    return Table.of(X, TRUTH * noise(seed, scatter), **more)
+
+
+def fitted(seed: int = 0, scatter: float = 0.02, name: str = "power+const", **more: Any) -> Fit:
+    found = fit(noisy(seed, scatter, **more), FORMS[name])
+    assert found.outcome is Outcome.FOUND
+    return found
+
+
+# --- forms ---
+
+
+def a_theta(name: str) -> np.ndarray:
+    return {
+        "power": np.array([0.1, 0.4]),
+        "power+const": np.array([0.3, -0.2, -1.0]),
+        "chinchilla": np.array([0.3, -0.2, 0.1, -1.0, -1.3]),
+        "exponential": np.array([0.3, -0.2, 0.5]),
+        "logistic": np.array([0.3, -0.2, 1.4, 0.2]),
+        "broken-power": np.array([0.1, 0.2, 0.7, 0.3, -0.8]),
+    }[name]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_slopes_are_those_of_finite_differences(name: str) -> None:
+    one = FORMS[name]
+    u = np.linspace(-1, 1, 2 * 7).reshape(2, 7)[: one.columns]
+    theta, step = a_theta(name)[None], 1e-6
+    _, jacobian = values(one, theta, u)
+    assert jacobian is not None
+    for at in range(theta.shape[1]):
+        move = step * np.eye(theta.shape[1])[at]
+        up, down = (values(one, theta + side * move, u, slopes=False)[0] for side in (1, -1))
+        np.testing.assert_allclose(jacobian[0, at], (up - down)[0] / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_figures_read_off_a_fit_have_the_slopes_they_say_and_are_theta_plus_the_others(name: str) -> None:
+    one = FORMS[name]
+    x = np.stack([X, X[::-1] ** 0.5])[: one.columns]
+    made = values(one, a_theta(name)[None], Axis.of(x, one.logarithmic).of_sizes(x), slopes=False)[0][0]
+    found = fit(Table.of(x, made), one)
+    for held in [found.held(parameter) for parameter in one.parameters] + [found.held_at(2 * x[:, -1])]:
+        _, gradient = held.read(found.theta[None])
+        differences = [
+            (held.read((found.theta + move)[None])[0] - held.read((found.theta - move)[None])[0])[0] / 2e-6
+            for move in 1e-6 * np.eye(len(found.theta))
+        ]
+        np.testing.assert_allclose(gradient[0], differences, rtol=1e-5, atol=1e-6)
+        assert gradient[0, held.at] == pytest.approx(1)
+
+
+def test_a_form_that_there_is_not_is_named() -> None:
+    with pytest.raises(InputError, match="got 'linear', wanted one of power, power\\+const"):
+        form("linear")
+
+
+# --- least squares ---
+
+
+def test_non_negative_least_squares_is_scipys() -> None:
+    generator = np.random.default_rng(0)
+    columns, y = generator.normal(size=(200, 3, 8)) + 0.3, generator.normal(size=8) + 0.5
+    found, squares = non_negative(columns, y)
+    for matrix, mine, left in zip(columns, found, squares, strict=True):
+        theirs, norm = nnls(matrix.T, y)
+        np.testing.assert_allclose(mine, theirs, atol=1e-9)
+        assert left == pytest.approx(norm**2)
+    assert (found == 0).any(1).mean() > 0.2  # the bound is met
+
+
+@pytest.mark.parametrize("kind", ["multiplicative", "additive"])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_least_squares_are_those_of_scipy(kind: str, weighed: bool) -> None:
+    error = np.linspace(0.01, 0.1, 16) if weighed else None
+    table = noisy(3, 0.03, error=error)
+
+    def curve(x: np.ndarray, e: float, a: float, alpha: float) -> np.ndarray:
+        y = e + a * x**-alpha
+        return np.log(y) if kind == "multiplicative" else y
+
+    y = np.log(table.y) if kind == "multiplicative" else table.y
+    sigma = None if error is None else error / table.y if kind == "multiplicative" else error
+    theirs, _ = curve_fit(curve, X, y, (0.5, 8, 0.4), sigma, xtol=1e-14, ftol=1e-14)
+    found = fit(table, FORMS["power+const"], kind)  # type: ignore[arg-type]
+    np.testing.assert_allclose(list(found.parameters.values()), theirs, rtol=1e-5)
+
+
+def test_a_power_law_is_a_straight_line_in_logarithms_and_may_rise() -> None:
+    for alpha in (0.3, -0.3):
+        table = Table.of(X, 3 * X**-alpha * noise(1, 0.05))
+        slope, level = np.polyfit(np.log(X), np.log(table.y), 1)
+        found = fit(table, FORMS["power"]).parameters
+        assert (found["A"], found["α"]) == pytest.approx((np.exp(level), -slope))
+
+
+def test_a_constant_is_not_below_zero_and_the_others_are_fitted_beside_it() -> None:
+    table = next(
+        table for table in (Table.of(X, 3 * X**-0.3 * noise(seed, 0.05)) for seed in range(20))
+        if fit(table, FORMS["power+const"]).free[0] < -1e-3
+    )  # fmt: skip
+    found, without = fit(table, FORMS["power+const"]), fit(table, FORMS["power"])
+    assert found.parameters == pytest.approx({"E": 0.0, **without.parameters}, rel=1e-5)
+    made = parameters(resample(found, np.random.default_rng(0), 199))
+    assert made["E"].value == made["E"].low == 0.0 and made["E"].high is not None
+
+
+def test_parameters_follow_the_units() -> None:
+    table = noisy()
+    plain = fit(table, FORMS["power+const"])
+    scaled = fit(Table.of(X * 1e6, table.y * 10), FORMS["power+const"])
+    wanted = {"E": 10 * plain.parameters["E"], "α": plain.parameters["α"]}
+    wanted["A"] = 10 * plain.parameters["A"] * 1e6 ** plain.parameters["α"]
+    assert scaled.parameters == pytest.approx(wanted, rel=1e-6)
+    made = [resample(one, np.random.default_rng(0), 199) for one in (plain, scaled)]
+    one, other = (interval(of, of.fit.held("E"), "") for of in made)
+    assert (other.low, other.high) == pytest.approx((10 * one.low, 10 * one.high), rel=1e-3)  # type: ignore[operator]
+
+
+def test_the_scale_of_errors_is_estimated() -> None:
+    error = np.linspace(0.01, 0.1, 16)
+    one, other = (fitted(error=scale * error) for scale in (1, 7))
+    assert one.parameters == pytest.approx(other.parameters)
+    assert one.scatter == pytest.approx(other.scatter)
+
+
+def test_a_row_without_a_say_has_none() -> None:
+    error = np.full(16, 0.01)
+    error[5] = 1e4
+    table = noisy(error=error)
+    y = table.y.copy()
+    y[5] *= 3
+    parts = [fit(Table.of(X, one, error), FORMS["power+const"], "additive").parameters for one in (table.y, y)]
+    assert parts[0] == pytest.approx(parts[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "outcome"),
+    [
+        ("power+const", 1 + X / 1e5, Outcome.NO_FALL),
+        ("exponential", 1 + X / 1e5, Outcome.NO_FALL),
+        ("logistic", 3 * X**-0.5, Outcome.EDGE),
+    ],
+)
+def test_a_search_that_fails_says_so(name: str, y: np.ndarray, outcome: Outcome) -> None:
+    found = fit(Table.of(X, y), FORMS[name])
+    assert found.outcome is outcome
+    with pytest.raises(TrustError, match=r"table, [a-z+]+: (no amplitude|the best fit lies at an edge)"):
+        answer(Table.of(X, y), FORMS[name])
+
+
+# --- intervals ---
+
+
+def test_the_ends_of_a_linear_profile_are_those_of_the_closed_form() -> None:
+    table = Table.of(X, 3 * X**-0.3 * noise(1, 0.05))
+    found = fit(table, FORMS["power"])
+    centred = np.log(X) - np.log(X).mean()
+    reach = 2.3 * found.scatter / np.sqrt(centred @ centred)
+    squares = found.squares + 2.3**2 * found.squares / found.degrees
+    ends, reached = extremes(found.problem, found.free, found.targets, found.held("α"), np.full(2, squares))
+    assert reached.all()
+    assert ends == pytest.approx([found.parameters["α"] - reach, found.parameters["α"] + reach])
+
+
+@pytest.mark.parametrize("figure", ["E", "A", "α", "curve"])
+def test_the_ends_of_a_profile_are_where_scipy_finds_them(figure: str) -> None:
+    """With the figure held at its end, the least squares of the others are what was meant, and the figure is the outermost."""
+    found = fitted(2, 0.08)
+    held = found.held_at(np.array([1e6])) if figure == "curve" else found.held(figure)
+    squares = found.squares * 1.4
+    ends, reached = extremes(found.problem, found.free, found.targets, held, np.full(2, squares))
+    assert reached.all() and ends[0] < held.read(found.free[None])[0][0] < ends[1]
+
+    def left(free: np.ndarray, end: float) -> np.ndarray:
+        """Residuals in the user's own writing, one parameter given by the figure."""
+        value = found.told(held, end)
+        if figure == "E":
+            e, a, alpha = value, np.exp(free[0]), free[1]
+        elif figure == "A":
+            e, a, alpha = free[0], value, free[1]
+        elif figure == "α":
+            e, a, alpha = free[0], np.exp(free[1]), value
+        else:
+            a, alpha = np.exp(free[0]), free[1]
+            e = value - a * 1e6**-alpha
+        return np.log(found.table.y) - np.log(np.maximum(e + a * X**-alpha, 1e-12))
+
+    e, a, alpha = found.parameters.values()
+    start = {"E": (np.log(a), alpha), "A": (e, alpha), "α": (e, np.log(a)), "curve": (np.log(a), alpha)}[figure]
+    for end in ends:
+        best = least_squares(left, start, args=(end,), x_scale="jac", xtol=1e-14, ftol=1e-14)
+        assert 2 * best.cost == pytest.approx(squares, rel=1e-4)
+
+
+def test_what_a_descent_with_a_figure_held_gives_holds_it() -> None:
+    found = fitted(2, 0.05)
+    for held in (found.held("A"), found.held_at(np.array([1e6]))):
+        at = float(held.read(found.free[None])[0][0]) + 0.1
+        theta, squares, done = descend(found.problem, found.free[None], found.targets, held, at)
+        assert done.all() and held.read(theta)[0] == pytest.approx(at) and squares > found.squares
+
+
+def test_a_linear_interval_is_that_of_student() -> None:
+    table = Table.of(X, 3 * X**-0.3 * noise(1, 0.05))
+    found = fit(table, FORMS["power"])
+    made = interval(resample(found, np.random.default_rng(0), 9999), found.held("α"), "")
+    centred = np.log(X) - np.log(X).mean()
+    reach = student.ppf(0.975, 14) * found.scatter / np.sqrt(centred @ centred)
+    assert made.low is not None and made.high is not None
+    assert (made.high - made.low) / 2 == pytest.approx(reach, rel=0.08)
+
+
+def test_an_interval_repeats_and_says_how_it_was_made() -> None:
+    found = fitted()
+    one, other = (predictions(resample(found, np.random.default_rng(4), 199), [[1e6]])[0] for _ in range(2))
+    assert one == other
+    assert one.method == "least squares of log y; profile with quantiles from 199 refits, residuals of rows resampled"
+    assert (one.level, one.n, one.unit) == (0.95, 16, "y")
+
+
+def test_rows_that_share_their_luck_make_the_interval_wider() -> None:
+    run = np.repeat(np.arange(8), 4)
+    x = np.logspace(2, 5, 32)
+    luck = 0.05 * np.random.default_rng(1).normal(size=8)[run]
+    y = 3 * x**-0.3 * np.exp(luck) * noise(2, 0.01, 32)
+    widths = []
+    for groups in (None, run):
+        found = fit(Table.of(x, y, groups=groups), FORMS["power"])
+        made = interval(resample(found, np.random.default_rng(0), 999), found.held("α"), "")
+        widths.append(made.high - made.low)  # type: ignore[operator]
+    assert widths[1] > 1.3 * widths[0]
+    assert "signs of the residuals of 8 groups" in made.method  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def test_few_groups_are_refused() -> None:
+    found = fitted(groups=np.arange(16) // 4)
+    with pytest.raises(InputError, match="4 groups, wanted at least 8"):
+        resample(found, np.random.default_rng(0), 199)
+
+
+def test_too_few_draws_for_a_level_are_refused() -> None:
+    with pytest.raises(InputError, match=r"got 19, wanted at least 39 for an interval at 0\.95"):
+        parameters(resample(fitted(), np.random.default_rng(0), 19))
+
+
+def test_what_the_table_does_not_bound_is_not_measured() -> None:
+    x = np.logspace(2, 3, 6)
+    found = fit(Table.of(x, (0.5 + 8 * x**-0.4) * noise(0, 0.1, 6)), FORMS["power+const"])
+    made = parameters(resample(found, np.random.default_rng(0), 199))
+    assert made["A"].value is None and "the table does not bound it on" in made["A"].reason
+
+
+def test_without_noise_an_interval_has_no_width() -> None:
+    made = answer(Table.of(X, TRUTH), FORMS["power+const"], at=[[1e6]])
+    assert made.resampled.draws == Resampled.exact(made.fit).draws == 0
+    (reading,) = made.predictions
+    assert reading.low == reading.high == pytest.approx(0.5 + 8 * 1e6**-0.4)
+    assert "lie on the form to rounding" in reading.method
+
+
+# --- forms held against larger sizes ---
+
+
+def test_the_largest_sizes_are_held_out_whole() -> None:
+    x = np.repeat([1.0, 2, 4, 8, 16, 32], [3, 3, 3, 3, 3, 1])
+    small, large = split(Table.of(x, x))
+    assert set(large.y) == {16.0, 32.0} and small.y.max() == 8 and len(small.y) + len(large.y) == 16
+    small, large = split(Table.of(np.stack([x, np.arange(1.0, 17)]), np.arange(16.0)))
+    assert (small.x.prod(0).max()) < large.x.prod(0).min()
+    with pytest.raises(InputError, match="2 sizes, too few"):
+        split(Table.of([1.0, 1, 2, 2], [1.0, 1, 2, 2]))
+
+
+NAMES = ("power", "power+const", "exponential")
+
+
+def verdicts(table: Table, draws: int = 199) -> dict[str, str]:
+    made = compare(table, [FORMS[name] for name in NAMES], np.random.default_rng(0), draws=draws)
+    return {one.form.name: one.verdict for one in made}
+
+
+def test_an_exponential_decay_rejects_the_power_law() -> None:
+    x = np.linspace(1, 60, 16)
+    for seed in range(3):
+        found = verdicts(Table.of(x, np.exp(-x / 10) * noise(seed, 0.03)))
+        assert found["power"] == "rejected" and found["exponential"] == "stands"
+
+
+def test_a_power_law_rejects_the_exponential_and_stands() -> None:
+    for seed in range(3):
+        found = verdicts(Table.of(X, 3 * X**-0.3 * noise(seed, 0.03)))
+        assert found["power"] == "stands" and found["exponential"] == "rejected"
+
+
+def test_the_null_of_an_error_knows_nothing_of_the_sizes_held_out() -> None:
+    y = TRUTH * noise(1, 0.02)
+    moved = np.where(np.arange(16) > 11, y * 3, y)
+    nulls, errors = [], []
+    for one in (y, moved):
+        (made,) = compare(Table.of(X, one), [FORMS["power"]], np.random.default_rng(0), draws=199)
+        nulls.append(made.error.null)
+        errors.append(made.error.value)
+    assert (nulls[0].low, nulls[0].high) == (nulls[1].low, nulls[1].high)
+    assert abs(errors[1] - errors[0]) > 0.5
+
+
+def test_a_form_that_cannot_be_fitted_is_not_compared_and_says_why() -> None:
+    made = compare(Table.of(X, 3 * X**0.3), [FORMS[name] for name in NAMES], np.random.default_rng(0), draws=199)
+    found = {one.form.name: one for one in made}
+    assert found["power"].verdict == "stands"
+    assert found["exponential"].verdict == "not compared" and "no amplitude above 0" in found["exponential"].reason
+
+
+# --- what is said ---
+
+
+def test_an_answer_is_json_and_its_sentence_has_the_interval() -> None:
+    made = answer(noisy(5), FORMS["power+const"], at=[[1e6]], comparing=True, draws=199)
+    entry = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+    assert entry["schema"] == "strandscope.fit/1" and set(entry["parameters"]) == {"E", "A", "α"}
+    (sentence,) = made.sentences
+    low, high = (entry["predictions"][0]["reading"][end] for end in ("low", "high"))
+    assert low < 0.5 + 8 * 1e6**-0.4 < high
+    assert sentence.startswith("power+const predicts 0.5") and f"[{low:.4g}, {high:.4g}] y at x = 1e+06" in sentence
+    assert entry["comparison"][0]["form"] == "power+const"
+    assert sentence in list(lines(made))
+
+
+def test_residuals_are_a_figure() -> None:
+    made = answer(noisy(), FORMS["power+const"], draws=199)
+    curve, left = made.figures
+    assert left.title == "residuals of log y, power+const" and left.scale == "log x"
+    rows, _ = left.series
+    wanted = np.log(made.fit.table.y) - np.log(made.fit.predict(X[None]))
+    np.testing.assert_allclose(rows.y, wanted, atol=1e-12)
+    np.testing.assert_allclose(residuals(made.fit), wanted, atol=1e-12)
+    band = curve.series[1]
+    assert band.low is not None and band.high is not None and all(np.array(band.low) < band.y) and band.kind == "predicted"
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ([1.1e6], "x = 1.1e\\+06 is more than 10 times beyond the table's 100 to 100000"),
+        ([9.0], "more than 10 times beyond"),
+        ([0.0], "wanted a size above 0"),
+        ([1e3, 1e3], "got 2 sizes, power wants 1"),
+    ],
+)
+def test_a_place_too_far_is_refused(place: list[float], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        answer(noisy(), FORMS["power"], at=[place])
+
+
+def test_told_to_it_goes_far() -> None:
+    assert answer(noisy(), FORMS["power+const"], at=[[1e9]], far=True, draws=199).predictions[0].value is not None
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "name", "sentence"),
+    [
+        ([1, 2], [2, 1], "power", "2 rows; power has 2 parameters and wants at least 4 rows"),
+        ([5] * 6, [2, 1, 2, 1, 2, 1], "power", "x takes 1 value, power wants at least 2"),
+        ([1, 2, 3, 4, 5, 6], [3, 2, -1, 1, 1, 1], "power+const", "row 3: y is -1, wanted above 0 for multiplicative noise"),
+        ([1, 2, 0, 4, 5, 6], [3, 2, 1, 1, 1, 1], "power+const", "row 3: x is 0, wanted above 0"),
+        ([1, 2, 3, 4, 5, 6], [3, 2, 1, 1, 1, 1], "chinchilla", "1 columns of sizes \\(x\\), the form chinchilla wants 2"),
+        ([1, 2, 3], [3, 2, np.nan], "power", "row 3: y is nan, wanted a finite number"),
+        ([1, 2, 3], [3, 2], "power", "got lengths \\[2, 3\\]"),
+    ],
+)
+def test_tables_that_cannot_hold_a_form_are_refused(x: list, y: list, name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        fit(Table.of(x, y), FORMS[name])
