@@ -1,6 +1,7 @@
 # make audit   install and audit the embedded model; the report is in audit/
 # make test    install and run the tests
 # make check   install and run the linters and the type checker
+# make page    build the scripts of report.html (Node 20 or later)
 # make bench   run the benchmarks beside their peers (about an hour on a machine that does nothing else)
 #
 # Everything is installed into .venv with pip. A target installs only when pyproject.toml or constraints.txt changed.
@@ -9,19 +10,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 BENCH := benchmarks/.venv/bin
+PAGE := src/strandscope/report/page/static/styles.json
 
-.PHONY: audit test check bench
+.PHONY: audit test check bench page
 
-audit: .venv/ready
+audit: .venv/ready $(PAGE)
 	@$(BIN)/strandscope audit smollm2 --out audit $(AUDIT)
 
-test: .venv/ready-dev
+test: .venv/ready-dev $(PAGE)
 	@$(BIN)/python -m pytest $(TEST)
 
-check: .venv/ready-dev
+check: .venv/ready-dev $(PAGE)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@if test -d web/node_modules; then cd web && npm run --silent check; fi
+
+page: $(PAGE)
+
+# The scripts of report.html, with Node; without it everything else works, and a report has its tables and no figures.
+$(PAGE): web/package-lock.json web/vite.config.ts $(wildcard web/src/* web/scripts/*)
+	@if command -v npm > /dev/null; then \
+	  echo "building the page"; cd web && npm ci --silent --no-audit --no-fund && npm run --silent build; \
+	else echo "Node was not found: report.html will have its tables and no figures; install Node 20 or later to have them"; fi
 
 bench: benchmarks/.venv/ready
 	@$(BENCH)/python benchmarks/run.py $(BENCHMARK)

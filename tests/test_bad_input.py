@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert not any(name.startswith(("report", "strands", "erasers")) for name in left)  # these appear together or not at all
     monkeypatch.setattr(os, "fsync", flush)
     assert main(command) == 0
-    assert {"report.json", "report.md", "strands/told.safetensors", "erasers/told.safetensors"} <= files(out)
+    assert {"report.html", "report.json", "report.md", "strands/told.safetensors", "erasers/told.safetensors"} <= files(out)
     resumed = json.loads((out / "report.json").read_text(encoding="utf-8"))["provenance"]["resumed"]
     assert ("told: find" in resumed) == (spare >= 3)  # about.txt, strand.safetensors, found.json
 

@@ -35,6 +35,7 @@ from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes,
 from .report.kept import Kept
 from .report.markdown import markdown
 from .report.monitored import entry as monitor_entry
+from .report.page.html import html
 from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
 from .report.table import lines
 from .report.verdict import concept_findings, is_detected
@@ -57,13 +58,14 @@ class Audit:
     erasers: tuple[Eraser | None, ...]
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """strands/*.safetensors, erasers/*.safetensors, report.md and report.json: all of them, or on a full disk none."""
+        """strands/*.safetensors, erasers/*.safetensors, report.html, report.md and report.json: all, or on a full disk none."""
         with io.staged(folder) as target:
             for entry, strand in zip(self.report.concepts, self.strands, strict=True):
                 strand.save(target / entry.strand.file)
             for entry, eraser in zip(self.report.concepts, self.erasers, strict=True):
                 if eraser is not None and isinstance(entry.erasure, ErasureEntry):
                     eraser.save(target / entry.erasure.file)
+            io.write_text(target / "report.html", html(self.report))
             io.write_text(target / "report.md", markdown(self.report))
             io.write_json(target / "report.json", as_json(self.report))
 

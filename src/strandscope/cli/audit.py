@@ -22,7 +22,7 @@ from .progress import note, progress
     help="A pack's name or a .jsonl or .csv file; give it several times.",
 )
 @click.option(
-    "--out", default="audit", show_default=True, metavar="DIR", help="Where report.json, report.md and strands/ are written."
+    "--out", default="audit", show_default=True, metavar="DIR", help="Where the report and strands/ are written."
 )
 @options.seed
 @click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
@@ -51,8 +51,8 @@ def audit(
 ) -> None:
     """Which concepts can be read in MODEL, where, with what certainty, and what happens when one is pushed on.
 
-    Writes report.json, report.md, strands/ and erasers/ to --out and prints the verdicts. Interrupted and started again
-    with the same --out, it goes on where it was.
+    Writes report.html, report.md, report.json, strands/ and erasers/ to --out and prints the verdicts. Interrupted and started
+    again with the same --out, it goes on where it was.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def audit(
         options.write_json(plain(done.report))
     else:
         click.echo(str(done))
-    note(f"\nreport.md, report.json, strands/ and erasers/ are in {out}")
+    note(f"\nreport.html, report.md, report.json, strands/ and erasers/ are in {out}")
 
 
 def _command(model: str, concepts: tuple[str, ...], out: str, seed: int, given: list[str], opening: dict[str, Any]) -> str:

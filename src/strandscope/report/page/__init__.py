@@ -1,0 +1,1 @@
+"""The report as a page that people look at: what is on it (`spec`), made from a report (`sections`), and written (`html`)."""

@@ -1,0 +1,56 @@
+"""The monitor: its operating point, what that promises, and what tells the concepts."""
+
+from __future__ import annotations
+
+from ..finding import Report, Unmeasured
+from .spec import Axis, Block, Figure, Mark, NotMeasured, Prose, Section, Table
+from .strands import mark
+from .words import three
+
+
+def section(report: Report) -> Section:
+    made = report.monitor
+    question = "If the network is watched, how often does it alarm falsely, and how much does it catch?"
+    if isinstance(made, Unmeasured):
+        return Section(
+            id="monitor", title="Monitor", question=question, blocks=(NotMeasured(what="Monitor", reason=made.reason),)
+        )
+    text = (
+        f"Calibrated on {made.sequences} benign groups ({made.rows} sequences) to at most {made.rate:g} false alarms per "
+        "sequence, "
+        f"by any concept, with confidence {made.confidence:g}; to expect: {three(made.false_alarms)}. It holds for sequences "
+        "that "
+        "are drawn as those were."
+    )
+    names = tuple(one.concept for one in made.concepts)
+    readings = [one.recall for one in made.concepts]
+    marks: list[Mark] = [mark("recall at the threshold", "first", names, readings)]
+    marks.append(mark("others that alarm", "second", names, [one.others for one in made.concepts]))
+    figure = Figure(
+        id="recall",
+        title="What the monitor catches",
+        caption="The share of held-out rows with the concept that alarm, and of those without it; 95 % intervals. Nothing is "
+        "promised of rows that are not benign.",
+        x=Axis(label="concept", scale="category", categories=names, link="concept"),
+        y=Axis(label="share that alarms", unit="of rows", low=0.0, high=1.0),
+        marks=tuple(marks),
+        python="ss.Monitor.calibrate(found, false_alarm=0.01).judged",
+    )
+    rows = tuple(
+        (one.concept, ", ".join(one.sites), f"{one.threshold:.2f}", three(one.recall), three(one.others), three(one.error))
+        for one in made.concepts
+    )
+    columns = ("concept", "sites", "threshold", "recall at it", "others that alarm", "calibration error")
+    blocks: list[Block] = [Prose(text=text), figure]
+    blocks.append(Table(id="monitor-concepts", caption="The operating point of each concept.", columns=columns, rows=rows))
+    for one in made.concepts:
+        if one.evaluation:
+            told = tuple((line.how, three(line.auroc), three(line.recall)) for line in one.evaluation)
+            caption = f"What tells {one.concept}, on rows that it has not seen."
+            blocks.append(
+                Table(
+                    id=f"evaluation-{one.concept}", caption=caption, columns=("told by", "AUROC", "recall at the threshold"),
+                    rows=told, folded=True, concept=one.concept,
+                )
+            )  # fmt: skip
+    return Section(id="monitor", title="Monitor", question=question, blocks=tuple(blocks))
