@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from . import options
+from .law_context import context
+from .law_fit import fit
 from .progress import note, progress
 
 
@@ -17,7 +19,12 @@ def law() -> None:
       strandscope law list
       strandscope law show 'double descent'
       strandscope law run all --jobs 2
+      strandscope law context smollm2
     """
+
+
+law.add_command(context)
+law.add_command(fit)
 
 
 @law.command("list")
