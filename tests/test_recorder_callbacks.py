@@ -113,7 +113,7 @@ def test_the_callback_of_lightning_follows_optimiser_steps(tmp_path, monkeypatch
     stand_in(monkeypatch, name)
     model, held = nn.Linear(6, 2), torch.randn(16, 6)
     callback = recorder_callback(lambda: held, out=tmp_path / "run", every=1)
-    trainer = types.SimpleNamespace(global_step=0)
+    trainer = types.SimpleNamespace(global_step=0, estimated_stepping_batches=float("inf"))
     callback.on_train_start(trainer, model)
     for batch in range(6):  # two batches a step
         trainer.global_step = (batch + 1) // 2
@@ -127,7 +127,7 @@ def test_a_training_of_lightning_that_fails_is_recorded_as_such(tmp_path, monkey
     stand_in(monkeypatch, "lightning.pytorch")
     model, held = nn.Linear(6, 2), torch.randn(16, 6)
     callback = recorder_callback(lambda: held, out=tmp_path / "run")
-    trainer = types.SimpleNamespace(global_step=0)
+    trainer = types.SimpleNamespace(global_step=0, estimated_stepping_batches=float("inf"))
     callback.on_train_start(trainer, model)
     callback.on_exception(trainer, model, KeyboardInterrupt())
     assert read_run(tmp_path / "run").notes[-1].startswith("left by KeyboardInterrupt")

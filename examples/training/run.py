@@ -1,14 +1,13 @@
 """Train one of the small networks and watch it: python examples/training/run.py mlp --out runs/mlp
 
-The loop is a plain one; what belongs to the recorder are the lines with `recorder` in them. Without --out nothing is recorded,
-and the losses are the same to the last bit. Figures are drawn from the run folder by draw.py.
+Without --out nothing is recorded, and the losses are the same to the last bit. The loop is in loop.py; draw.py
+draws a run folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -17,27 +16,10 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tasks import TASKS, Accuracy, Task, task
+from loop import train
+from tasks import TASKS, task
 
-import strandscope as ss
 from strandscope.recorder.run import read_run
-
-
-def train(job: Task, out: Path | None, budget: float = 0.05) -> list[float]:
-    """The losses of all steps."""
-    losses: list[float] = []
-    settings = {"out": out, "budget": budget, **job.watched}
-    watched = nullcontext() if out is None else ss.Recorder(job.model, lambda: job.held, [Accuracy()], **settings)
-    with watched as recorder:
-        for _ in range(job.steps):
-            loss = job.loss(*job.draw())
-            job.optimizer.zero_grad()
-            loss.backward()
-            job.optimizer.step()
-            losses.append(loss.item())
-            if recorder is not None:
-                recorder.step(loss=losses[-1])
-    return losses
 
 
 def main() -> None:

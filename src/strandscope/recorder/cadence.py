@@ -6,6 +6,10 @@ more kept back for the record at the end, the time inside stays within `budget` 
 and at the end are taken whatever they cost: the floor. What is decided is a step, not a moment, so that all processes of a
 distributed run can be told it.
 
+Where it is known how many steps come, the share that may be spent by step s is budget · √(steps/s) of the time outside so far:
+more at first, when most is formed, and the budget at the end. A training that ends early has then cost more, and the record says
+how much.
+
 Records never come closer than half a percent of the steps that were made, so their number grows with the logarithm of a long
 run. With `every` they come at that many steps and the budget decides nothing; it is measured all the same.
 """
@@ -27,6 +31,7 @@ class Cadence:
 
     budget: float
     every: int | None = None
+    steps: int | None = None
     inside: float = 0.0
     outside: float = 0.0
     floor: float = 0.0  # seconds of looking at the network and of the records at the start and at the end
@@ -40,6 +45,8 @@ class Cadence:
             raise InputError(f"budget: got {self.budget}, wanted a share of the training time between 0 and 1, such as 0.05")
         if self.every is not None and self.every < 1:
             raise InputError(f"every: got {self.every}, wanted at least 1 step, or None to go by cost")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"steps: got {self.steps}, wanted at least 1, or None where it is not known how many come")
 
     def enter(self, now: float) -> None:
         if self._mark is not None:
@@ -57,10 +64,14 @@ class Cadence:
         self._costs = [*self._costs[-2:], seconds]
         self.floor += seconds if floor else 0.0
 
-    def missing(self) -> float:
-        """Seconds of training that have to pass before another record is affordable."""
-        expected = max(self._costs, default=0.0)
-        return (self.inside + 2 * expected) / self.budget - self.outside
+    def missing(self, step: int) -> float:
+        """Seconds of training that have to pass after this step before another record is affordable."""
+        wanted = (self.inside + 2 * max(self._costs, default=0.0)) / self.budget  # seconds of training that pay for it
+        if self.steps is not None and 0 < step < self.steps:
+            whole = self.outside / step * self.steps
+            if wanted < whole:
+                wanted = wanted**2 / whole
+        return wanted - self.outside
 
     def plan(self, step: int) -> int:
         """The step at which to look again, seen from this one."""
@@ -68,12 +79,12 @@ class Cadence:
             return step + self.every
         if step == 0 or self.outside <= 0:
             return step + 1
-        ahead = math.ceil(self.missing() * step / self.outside)
+        ahead = math.ceil(self.missing(step) * step / self.outside)
         return step + max(1 + step // _FINEST, min(ahead, max(step, 8)))  # a step's time may change: no further than doubling
 
-    def due(self) -> bool:
+    def due(self, step: int) -> bool:
         """Whether the planned record is affordable now that its step has come."""
-        return self.every is not None or self.missing() <= 0
+        return self.every is not None or self.missing(step) <= 0
 
     @property
     def share(self) -> float:

@@ -27,6 +27,7 @@ class RecorderCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         del args, control
         settings = dict(self._settings)
+        settings.setdefault("steps", state.max_steps or None)
         if state.global_step:  # from a checkpoint
             settings["resume"] = state.global_step
         self.recorder = Recorder(kwargs["model"], self._batch_fn, **settings).start()

@@ -35,6 +35,8 @@ def recorder_callback(batch_fn: BatchFunction, **settings: Any) -> Any:
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             given = dict(settings)
+            known = trainer.estimated_stepping_batches  # infinite where nobody said when to stop
+            given.setdefault("steps", int(known) if 0 < known < float("inf") else None)
             self._at = trainer.global_step
             if self._at:  # from a checkpoint
                 given["resume"] = self._at

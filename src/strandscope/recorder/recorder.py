@@ -31,19 +31,18 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, MissingError
-from ..provenance import versions
 from ..reading import Reading
 from . import ranks
-from .batch import Batch, BatchFunction, Output, answer, make
+from .batch import BatchFunction, Output
 from .cadence import Cadence
 from .features import Features
 from .folder import Folder, lines_of
-from .guard import mode_sentence, refuse_writers, undisturbed, unwrapped
+from .guard import undisturbed, unwrapped
 from .quantity import Measured, Quantity, gradient_norm
 from .reference import Reference, bases
-from .run import read_run
-from .sites import Place, resolve
+from .run import Run, read_run
 from .spikes import Band
+from .start import Watched, about, look_at
 
 _HELD_LOSSES = 256  # before they are written without a record
 _STOPPED = -1
@@ -64,6 +63,8 @@ class Recorder:
         out: the run folder.
         budget: share of the training time that the recorder may take.
         every: a fixed number of steps between records instead.
+        steps: how many the training will make, if that is known: half of the budget is then spent in the first quarter, where
+            most is formed.
         sites: where features are followed (`sites`); None: the input and up to four blocks.
         rank, probes, output, seed: of the features (`features`).
         reference: {site: Strand or orthonormal basis (d, k)} to compare the features with.
@@ -83,6 +84,7 @@ class Recorder:
         budget: float = 0.05,
         *,
         every: int | None = None,
+        steps: int | None = None,
         sites: Sequence[str] | None = None,
         rank: int = 4,
         probes: int = 1,
@@ -100,12 +102,10 @@ class Recorder:
         self._quantities, self._folder = tuple(quantities), Folder(out)
         self._features = {"rank": rank, "probes": probes, "output": output, "seed": seed}
         self._sites, self._reference, self._resume = sites, dict(reference or {}), resume
-        self._clock = Cadence(budget, every)
+        self._clock = Cadence(budget, every, steps)
         self._losses: list[tuple[int, float | Tensor]] = []
         self._band, self._over = Band(), False
-        self._batch: Batch | None = None
-        self._places: dict[str, Place] | None = None
-        self._touched: frozenset[str] = frozenset()
+        self._watched: Watched | None = None
         self.at = 0  # steps made
         self.stopped = ""  # why nothing is recorded any more
         self._closed = False
@@ -128,15 +128,14 @@ class Recorder:
 
     def start(self) -> Recorder:
         """Look at the network and the batch, make or open the folder, and take the first record."""
-        if self._batch is not None:
+        if self._watched is not None:
             return self
         began = time.perf_counter()
         self._clock.enter(began)
-        device = next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
-        self._touched = refuse_writers(self.model, lambda: self._look_at(device))
-        assert self._batch is not None and self._places is not None
-        self._quantities = (Features(self._places, **self._features), *self._quantities)
-        self._open(self._batch, {name: place.width for name, place in self._places.items()})
+        watched = look_at(self.model, self._batch_fn, self._sites, self._features["output"])
+        self._quantities = (Features(watched.places, **self._features), *self._quantities)
+        self._open(watched)
+        self._watched = watched
         self._clock.floor += time.perf_counter() - began
         self._record("start" if self.at == 0 else "resumed", floor=True)
         self._clock.leave(time.perf_counter())
@@ -150,7 +149,7 @@ class Recorder:
         self.at += 1
         if loss is not None:
             self.observe(loss)
-        if self._batch is None:
+        if self._watched is None:
             self.start()
         elif self.at == self._clock.next:
             self._look()
@@ -177,12 +176,16 @@ class Recorder:
         if self._closed:
             return
         self._clock.enter(time.perf_counter())
-        if self._batch is None:
+        if self._watched is None:
             self.start()
         (goes_on,) = ranks.told([int(not self.stopped)])
         if goes_on:
             self._record("end", floor=True)
         self._leave("closed")
+
+    def read(self) -> Run:
+        """The run as it stands in its folder, while it goes on or afterwards."""
+        return read_run(self._folder.path)
 
     @property
     def overhead(self) -> Reading:
@@ -191,30 +194,20 @@ class Recorder:
 
     # --- the folder's side ---
 
-    def _open(self, batch: Batch, sites: dict[str, int]) -> None:
-        about = {
-            "model": type(self.model).__name__,
-            "parameters": sum(weight.numel() for weight in self.model.parameters()),
-            "batch": {"rows": ranks.rows_before(batch.rows)[1], "digest": batch.digest, "ranks": ranks.count()},
-            "mode": mode_sentence(self.model),
-            "quantities": {one.name: one.settings() for one in self._quantities},
-            "budget": self._clock.budget,
-            "every": self._clock.every,
-            "began": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-        }
-        reference = bases(self._reference, sites)
+    def _open(self, watched: Watched) -> None:
+        said = about(self.model, watched.batch, self._quantities, self._clock.budget, self._clock.every)
+        reference = bases(self._reference, {name: place.width for name, place in watched.places.items()})
         where = [0, 0]
         if ranks.number() == 0:
             if self._folder.holds_a_run:
-                self._going_on(about)
+                self._going_on(said)
             else:
-                self._folder.begin(about, reference)
+                self._folder.begin(said, reference)
             where = [self.at, self._clock.next]
         self.at, self._clock.next = ranks.told(where)
 
-    def _going_on(self, about: dict[str, Any]) -> None:
-        cut = self._folder.resume(about)
+    def _going_on(self, said: dict[str, Any]) -> None:
+        cut = self._folder.resume(said)
         lines, _ = lines_of(self._folder.path)
         ends = [line["step"] for line in lines if "step" in line]
         ends += [pair[0] for line in lines for pair in line.get("losses", ())]
@@ -228,24 +221,9 @@ class Recorder:
         self._folder.append({"kind": "resumed", "step": step, "cut": cut, "at": datetime.now(UTC).isoformat(timespec="seconds")})
         self.at = step
 
-    def _look_at(self, device: torch.device) -> None:
-        """Make the batch, find the sites, and see that the network answers the same twice."""
-        batch = make(self._batch_fn, device)
-        places = resolve(self.model, batch, self._sites)
-        said = []
-        with torch.no_grad():
-            for _ in range(2):
-                said.append(answer(batch.call(self.model), self._features["output"], batch.rows).detach().double())
-        if not torch.allclose(*said, rtol=1e-4, atol=1e-4 * float(said[0].abs().nan_to_num().max()), equal_nan=True):
-            raise InputError(
-                "model: answers the same batch differently from one pass to the next in evaluation mode, so records could not be "
-                "compared; switch off what draws random numbers there"
-            )
-        self._batch, self._places = batch, places
-
     def _look(self) -> None:
         """At a planned step: measure if it is affordable, else plan another; on several ranks the first decides."""
-        (due,) = ranks.told([int(self._clock.due()) if not self.stopped else _STOPPED])
+        (due,) = ranks.told([int(self._clock.due(self.at)) if not self.stopped else _STOPPED])
         if due == 1:
             self._record("spike" if self._over else "planned", floor=False)
         elif due == 0:
@@ -258,7 +236,7 @@ class Recorder:
             self._write(why, readings, tensors, restored, began)
         except (OSError, MissingError, torch.OutOfMemoryError) as error:
             self._stop(error)
-        _synchronise(self._batch)
+        _synchronise(self._watched)
         self._clock.took(time.perf_counter() - began, floor=floor)
         self._plan()
 
@@ -267,12 +245,12 @@ class Recorder:
         (self._clock.next,) = ranks.told([self._clock.plan(self.at) if not self.stopped else _STOPPED])
 
     def _measured(self) -> tuple[dict[str, Reading], dict[str, Tensor], list[str]]:
-        assert self._batch is not None
+        assert self._watched is not None
         readings: dict[str, Reading] = {"gradient norm": gradient_norm(self.model)}
         tensors: dict[str, Tensor] = {}
-        with undisturbed(self.model, self._touched) as notes:
+        with undisturbed(self.model, self._watched.touched) as notes:
             for quantity in self._quantities:
-                found: Measured = quantity.measure(self.model, self._batch)
+                found: Measured = quantity.measure(self.model, self._watched.batch)
                 readings |= found.readings
                 tensors |= found.tensors
         return readings, tensors, notes.restored
@@ -325,7 +303,7 @@ class Recorder:
     def _leave(self, how: str) -> None:
         self._closed = True
         self._clock.leave(time.perf_counter())
-        if self._batch is None or ranks.number() != 0 or self.stopped:
+        if self._watched is None or ranks.number() != 0 or self.stopped:
             return
         line = {
             "kind": "end",
@@ -338,13 +316,13 @@ class Recorder:
         try:
             self._folder.append(line)
             self._folder.end()
-            read_run(self._folder.path).write_summary()
+            self.read().write_summary()
         except (OSError, MissingError) as error:
             self._stop(error)
 
 
-def _synchronise(batch: Batch | None) -> None:
+def _synchronise(watched: Watched | None) -> None:
     """Wait for the accelerator, so that the clock reads what the measurement took."""
-    tensors = [] if batch is None else [*batch.args, *batch.kwargs.values()]
+    tensors = [] if watched is None else [*watched.batch.args, *watched.batch.kwargs.values()]
     if any(isinstance(held, Tensor) and held.device.type == "cuda" for held in tensors):
         torch.cuda.synchronize()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from .alignment import Kept, alignment, emergence, rotation
 from .folder import about_of, lines_of, read_tensors
 from .quantities import KERNEL
 from .spikes import Spike, spikes
+from .summary import summary
+from .text import told
 
 SUMMARY = "summary.json"
 
@@ -220,38 +222,11 @@ class Run:
             raise InputError(f"what: got {what!r}, wanted a reading of sites, such as 'dimension' or 'rotation'")
         return Figure.of(f"{self.about['model']}: {what}", "step", what, series)
 
-    def summary(self) -> dict[str, Any]:
-        """What the run was, in plain values."""
-        named = {site: {"last": asdict(self.emergence(site))} for site in self.sites}
-        for site in self.reference:
-            named[site]["reference"] = asdict(self.emergence(site, to="reference"))
-        moved = [
-            {
-                "spike": {
-                    **asdict(one.spike),
-                    **{name: _plain(getattr(one.spike, name)) for name in ("before", "peak", "height")},
-                },
-                "between": list(one.between),
-                "rotation": {site: asdict(reading) for site, reading in one.rotation.items()},
-                "usual": one.usual,
-            }
-            for one in self.spikes()
-        ]
-        last = {name: asdict(reading) for name, reading in self.records[-1].readings.items()} if self.records else {}
-        about = {name: self.about[name] for name in ("model", "parameters", "mode", "budget", "every", "began")}
-        return {
-            **about,
-            "steps": self.steps[-1] if self.records else 0,
-            "records": len(self.records),
-            "overhead": asdict(self.overhead),
-            "emergence": named,
-            "spikes": moved,
-            "last": last,
-            "notes": list(self.notes),
-        }
+    def __str__(self) -> str:
+        return told(self)
 
     def write_summary(self) -> None:
-        write_json(self.folder / SUMMARY, self.summary())
+        write_json(self.folder / SUMMARY, summary(self))
 
     def _check(self, site: str) -> None:
         if site not in self.sites:
@@ -305,7 +280,3 @@ def _overhead(clock: dict[str, Any]) -> Reading:
         return Reading.not_measured("no step was made", unit=unit, method=method)
     share = clock["inside"] / clock["outside"]
     return Reading(share, share, share, None, int(clock["records"]), unit, None, method)
-
-
-def _plain(value: float) -> float | None:
-    return value if value < float("inf") else None
