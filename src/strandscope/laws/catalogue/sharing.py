@@ -17,8 +17,8 @@ from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
 
-LIBRARIES = 20
-BLOCKS = 10  # of contexts, in each library
+LIBRARIES = 16
+BLOCKS = 4  # of contexts, in each library: the interval is over libraries
 SOURCE = "this project; the missing mass: Good (1953)"
 ONE = "share of what there is to hold"
 
@@ -36,8 +36,8 @@ class Kind:
     neighbours: int
 
 
-STRANDS = Kind("discrete", 30, 120, 3, 60, 24, 2)
-FAMILY = Kind("smooth", 0, 160, 2, 30, 20, 3)
+STRANDS = Kind("discrete", 18, 160, 3, 60, 20, 2)
+FAMILY = Kind("smooth", 0, 200, 2, 60, 20, 3)
 
 
 def gradients(kind: Kind, generator: np.random.Generator) -> torch.Tensor:
@@ -134,7 +134,7 @@ def _tested(trial: Trial, law: Law, which: int, home: Kind, away: Kind) -> LawRe
 @entry(DISCRETE, source=SOURCE, control="contexts of a smooth family: the smooth theory is nearer, violated", seconds=25)
 def discrete(trial: Trial) -> LawResult:
     """Where contexts draw from a library of discrete strands, what the nearest of N recorded ones hold follows from the missing
-    mass. Libraries of thirty strands are planted; the theory is fitted to small libraries and must foretell what the largest
+    mass. Libraries of eighteen strands are planted; the theory is fitted to small libraries and must foretell what the largest
     holds, and come nearer to its distribution over contexts than the smooth theory. With a library that shares nothing it must
     find nothing."""
     return _tested(trial, DISCRETE, 0, STRANDS, FAMILY)
