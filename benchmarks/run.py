@@ -27,6 +27,7 @@ ORDER = (
     "ngram",
     "leakage",
     "agop",
+    "recorder",
     "rfm",
     "many",
     "find",
