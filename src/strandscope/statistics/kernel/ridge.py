@@ -10,9 +10,10 @@ GCV is a function of the training rows alone and foretells the error on new ones
 spread over the rows (random matrix theory's condition), for rows that are independent, and for any labels: learned, or noise.
 Squared errors are summed over outputs and averaged over rows, in the squared unit of the targets.
 
-What it does not know: other losses; rows that share a group, for which it is too hopeful; what it is if λ is chosen by it (the
-smallest of many GCVs is too small). The interval of GCV takes the rows' shares of it as independent.
-"""
+What it does not know: rows that pull unlike (a few of them alone in their region), for which GCV is too hopeful once d_λ is no
+longer small beside n; `leave_one_out` is exact there. Nor other losses; rows that share a group, for which it is too hopeful;
+what it is if λ is chosen by it (the smallest of many GCVs is too small). The interval of GCV takes the rows' shares of it as
+independent."""
 
 from __future__ import annotations
 
@@ -63,6 +64,10 @@ class KernelRidge:
     def n(self) -> int:
         return len(self.values)
 
+    def again(self, targets: Tensor) -> KernelRidge:
+        """The same rows with other targets (n,) or (n, m); nothing is decomposed anew."""
+        return KernelRidge(self.values, self.vectors, self.vectors.T @ _columns(targets, self.n, "targets"))
+
     def effective_dimension(self, ridge: float) -> Reading:
         """d_λ = tr K(K + nλ)⁻¹, exact for this matrix; other rows of the same kind have another one."""
         shrunk = self.values * self._inverse(ridge)
@@ -82,6 +87,15 @@ class KernelRidge:
         scale = float(self._inverse(ridge).mean())  # (1 − d_λ/n) / nλ
         shares = np.square(self.coefficients(ridge)).sum(1) / scale**2
         return mean_reading(shares, f"GCV from {self.n} rows at λ = {ridge:g}, interval from the rows' shares")
+
+    def leave_one_out(self, ridge: float) -> Reading:
+        """Each row foretold by a fit to all others, in closed form: ((K + nλ)⁻¹Y)_i over the diagonal of (K + nλ)⁻¹.
+
+        GCV has the diagonal's mean in its place, so it needs rows that pull alike; this does not. nλ stays as it is.
+        """
+        pull = np.square(self.vectors) @ self._inverse(ridge)
+        shares = np.square(self.coefficients(ridge)).sum(1) / pull**2
+        return mean_reading(shares, f"exact leave-one-out error of {self.n} rows at λ = {ridge:g}, rows taken as independent")
 
     def test_error(self, ridge: float, cross: Tensor, targets: Tensor) -> Reading:
         """Mean squared error on new rows: `cross` (t, n), their kernel values with the fitted rows, and targets (t, …)."""
