@@ -115,8 +115,7 @@ class Contest:
 
 def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     """Fit both theories to the small libraries, foretell the large ones, and say which was nearer."""
-    sizes = np.array(coverage.sizes, dtype=np.float64)
-    fitted = np.flatnonzero(sizes <= sizes[-1] / REACH * (1 + 1e-9))
+    fitted, tested = _parted(coverage)
     shared = coverage.shared(level)
     own = coverage.reading(
         lambda kept, _: float((coverage.ceiling[kept] - coverage.chance[kept]).mean()),
@@ -134,9 +133,9 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     if shared.low <= 0:
         return _without("cannot tell", "the nearest strands may hold no more than unrelated ones", shared)
     if len(fitted) < FEWEST:
-        why = f"{len(fitted)} sizes of libraries up to {sizes[-1] / REACH:.0f} contexts, wanted {FEWEST}; record more contexts"
+        most = coverage.sizes[-1] / REACH
+        why = f"{len(fitted)} sizes of libraries up to {most:.0f} contexts, wanted {FEWEST}; record more contexts"
         return _without("out of domain", why, shared)
-    tested = np.flatnonzero(sizes >= FURTHER * sizes[fitted[-1]])
     found = coverage.replicates(lambda kept, near: _both(coverage, kept, near, fitted, tested))
     theories = tuple(_theory(coverage, which, found.map(lambda f, w=which: f[..., w, :]), level) for which in range(2))
     score = "CRPS of the smooth theory minus that of the discrete one, mean over tested sizes"
@@ -144,6 +143,12 @@ def contest(coverage: Coverage, level: float = 0.95) -> Contest:
     verdict, reason = _decided(difference, theories)
     small, large = (tuple(coverage.sizes[k] for k in part) for part in (fitted, tested))
     return Contest(verdict, difference, shared, theories, small, large, reason)
+
+
+def foretold(coverage: Coverage) -> Floats:
+    """(2, 5) of the discrete and of the smooth theory, without intervals, as for one of many libraries: score, predicted and
+    measured mean share at the largest size, and the theory's two parameters."""
+    return _both(coverage, np.arange(coverage.contexts), coverage.nearest[0], *_parted(coverage))
 
 
 def results(coverage: Coverage, where: str, level: float = 0.95) -> tuple[Contest, LawResult, LawResult]:
@@ -174,6 +179,13 @@ def results(coverage: Coverage, where: str, level: float = 0.95) -> tuple[Contes
             test = LawResult(law, where, none, found.shared, none, "out of domain", control, found.reason)
         tests.append(test)
     return found, tests[0], tests[1]
+
+
+def _parted(coverage: Coverage) -> tuple[Ints, Ints]:
+    """Places of the sizes that are fitted and of those that are tested."""
+    sizes = np.array(coverage.sizes, dtype=np.float64)
+    fitted = np.flatnonzero(sizes <= sizes[-1] / REACH * (1 + 1e-9))
+    return fitted, np.flatnonzero(sizes >= FURTHER * sizes[fitted].max(initial=0.0))
 
 
 def _without(verdict: Sharing, reason: str, shared: Reading) -> Contest:

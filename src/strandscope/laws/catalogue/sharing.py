@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...strand.mixture import coverage
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from ..sharing import DISCRETE, SHARED, SMOOTH, results
+from ..sharing import DISCRETE, SHARED, SMOOTH, foretold
 from .checks import bound, mean, ratio
 from .entry import Trial, entry
 
@@ -84,18 +84,15 @@ def contests(trial: Trial, kind: Kind, libraries: int = LIBRARIES) -> Contests:
         generator = trial.numpy(kind.name, str(number))
         rows = gradients(kind, generator)
         seen = coverage(rows, generator=generator, rank=kind.rank, neighbours=kind.neighbours, blocks=BLOCKS, repeats=1)
-        found, one, _ = results(seen, kind.name)
-        if not found.theories:
-            raise ValueError(f"a planted library says {found.verdict}: {found.reason}")
-        predicted.append([theory.predicted.value for theory in found.theories])
-        held.append(found.shared.value)
-        difference.append(found.difference.value)
-        nothing.append(one.control.ratio.value)
+        found = foretold(seen)
+        predicted.append(found[:, 1])
+        held.append(found[0, 2])
+        difference.append(found[1, 0] - found[0, 0])
+        nothing.append(seen.shared(control=True).value)
         sizes = seen.sizes
         room = seen.ceiling.mean() - seen.unrelated[0].mean((0, 1))
         curves.append(1 - (seen.ceiling.mean() - seen.nearest[0].mean((0, 1))) / room)
-    figures = (np.array(part, dtype=np.float64) for part in (predicted, held, difference, nothing))
-    return Contests(*figures, sizes, np.mean(curves, axis=0))
+    return Contests(np.array(predicted), np.array(held), np.array(difference), np.array(nothing), sizes, np.mean(curves, axis=0))
 
 
 def _tested(trial: Trial, law: Law, which: int, home: Kind, away: Kind) -> LawResult:
