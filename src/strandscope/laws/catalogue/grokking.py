@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import one_hot
 
-from ...statistics.circulant import circulant_deviation
+from ...statistics.circulant import circulant_deviation, fourier_participation
 from ...strand.rfm import iterates
 from ...strand.rfm_spec import RFMSpec
 from ..figure import Figure, Series
@@ -35,12 +35,14 @@ GROKKING = Law(
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The machine after `number` updates: error on what it was fitted to, accuracy on the rest, deviation of M."""
+    """The machine after `number` updates: error on what it was fitted to, accuracy on the rest, and of the first summand's block
+    of M the circulant deviation and how many frequencies carry it."""
 
     number: int
     error: float
     accuracy: float
     deviation: float
+    frequencies: float
 
 
 def updates(trial: Trial, share: float, p: int = P, count: int = UPDATES) -> list[Update]:
@@ -56,8 +58,8 @@ def updates(trial: Trial, share: float, p: int = P, count: int = UPDATES) -> lis
         if machine.metric is not None:
             right = float((machine.predict(x[new]).argmax(-1) == sums[new]).double().mean())
             error = float((machine.predict(x[seen]) - wanted).square().mean())
-            deviation = circulant_deviation(machine.metric.dense()[:p, :p])
-            found.append(Update(machine.iteration, error, right, deviation))
+            block = machine.metric.dense()[:p, :p]
+            found.append(Update(machine.iteration, error, right, circulant_deviation(block), fourier_participation(block)))
     return found
 
 
@@ -104,6 +106,7 @@ def grokking(trial: Trial) -> LawResult:
     details = {
         "accuracy": [one.accuracy for one in machine],
         "deviation": [one.deviation for one in machine],
+        "frequencies": [machine[0].frequencies, machine[-1].frequencies],
         "few": {"accuracy": [one.accuracy for one in few], "deviation": [one.deviation for one in few]},
     }
     where = f"addition modulo {P}, {SHARE:.0%} of the table seen"
