@@ -21,6 +21,7 @@ import strandscope as ss
 from strandscope.errors import InputError, MissingError, TrustError
 from strandscope.recorder import folder as folders
 from strandscope.recorder import recorder as recorders
+from strandscope.recorder.alignment import Kept, chance, emergence
 from strandscope.recorder.cadence import Cadence
 from strandscope.recorder.folder import lines_of
 from strandscope.recorder.guard import undisturbed
@@ -673,3 +674,37 @@ def test_no_warning_is_given_where_nothing_is_wrong(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(tmp_path / "run", steps=6)
+
+
+def curve(*values, spread=0.0):
+    """Shares at each step: of all rows, then without each of eight blocks, moved in time by as many steps as `spread` says."""
+    steps = np.arange(len(values))
+    moved = [np.interp(steps + spread * (block - 3.5) / 3.5, steps, values) for block in range(8)]
+    return np.stack([np.asarray(values), *moved], 1).tolist()
+
+
+def test_emergence_is_the_last_crossing_of_half_way_and_never_narrower_than_its_bracket():
+    found = emergence([0, 10, 20, 30], curve(0.3, 0.4, 0.6, 0.7), 64, "x")
+    assert (found.value, found.low, found.high) == (pytest.approx(15.0), 10.0, 20.0)
+    again = emergence([0, 10, 20, 30, 40], curve(0.3, 0.6, 0.4, 0.6, 0.7), 64, "x")  # it came and went
+    assert (again.value, again.low, again.high) == (pytest.approx(25.0), 20.0, 30.0)
+    values = np.linspace(0, 1, 101)
+    unsure = emergence(list(range(101)), curve(*values, spread=5.0), 64, "x")
+    error = np.sqrt(7 / 8 * np.sum((5 * (np.arange(8) - 3.5) / 3.5) ** 2))
+    reach = 2.3646 * error  # t of 7 degrees of freedom
+    assert (unsure.low, unsure.high) == (pytest.approx(50 - reach, abs=0.1), pytest.approx(50 + reach, abs=0.1))
+    assert emergence([0, 1, 2], curve(0.5, 0.4, 0.3), 64, "x").reason.endswith("0.30, is not above the first, 0.50")
+    assert "2 records" in emergence([0, 1], curve(0.1, 0.4), 64, "x").reason
+
+
+def test_random_directions_hold_what_chance_says():
+    generator = torch.Generator().manual_seed(0)
+    d, k = 20, 3
+    values = torch.tensor([5.0, 3.0, 2.0, *[0.5] * 17], dtype=torch.float64)
+    features = Kept(torch.eye(d, dtype=torch.float64)[None], values[None], values.sum()[None], 3, 64)
+    held = [
+        features.shares(torch.linalg.qr(torch.randn(d, k, generator=generator, dtype=torch.float64)).Q)[0] for _ in range(4000)
+    ]
+    null = chance(features, k)
+    assert null is not None and null.value == pytest.approx(np.mean(held), abs=0.004)
+    assert np.quantile(held, [0.025, 0.975]) == pytest.approx([null.low, null.high], abs=0.012)
