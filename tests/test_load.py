@@ -379,6 +379,7 @@ def test_without_the_gguf_extra_the_sentence_names_it(monkeypatch: pytest.Monkey
 
 def test_a_module_needs_a_batch_function_that_fits() -> None:
     refused(InputError, "give batch=", what=families.mlp())
+    refused(InputError, "batch: got a Tensor, wanted a function", what=families.mlp(), batch=torch.ones(2, 6))
     refused(
         InputError,
         "forward pass did not run",

@@ -7,6 +7,7 @@ import click
 from . import options
 from .law_context import context
 from .law_fit import fit
+from .law_weights import weights
 from .progress import note, progress
 
 
@@ -25,6 +26,7 @@ def law() -> None:
 
 law.add_command(context)
 law.add_command(fit)
+law.add_command(weights)
 
 
 @law.command("list")

@@ -65,6 +65,8 @@ def load(
     """
     if check not in ("quick", "full", "none"):
         raise InputError(f"check={check!r}: wanted quick, full or none")
+    if batch is not None and not callable(batch):
+        raise InputError(f"batch: got a {type(batch).__name__}, wanted a function from rows to the network's keyword arguments")
     if tokenizer is not None and not all(hasattr(tokenizer, name) for name in ("is_fast", "get_vocab", "chat_template")):
         raise InputError(
             f"tokenizer: got a {type(tokenizer).__name__}, wanted a tokenizer of transformers, such as AutoTokenizer opens"
