@@ -18,6 +18,7 @@ from strandscope.cli.law_context import context
 from strandscope.errors import InputError, MissingError
 from strandscope.language import law, texts
 from strandscope.language.context import Targets, context_losses, draw_targets
+from strandscope.language.counted import Counted
 from strandscope.language.curve import Losses
 
 # --- losses ---
@@ -45,8 +46,9 @@ def test_the_loss_given_k_tokens_is_that_of_a_plain_call_on_those_k_tokens(famil
             assert loss == pytest.approx(plain(subject, ids[document][place - k : place], int(ids[document][place])), abs=2e-5)
 
 
-def test_targets_that_share_a_row_have_contexts_about_k_long() -> None:
-    subject, ids = families.subject("Llama"), rows()
+@pytest.mark.parametrize("family", ["Llama", "RWKV"])  # RWKV gives logits at all positions, whatever is asked
+def test_targets_that_share_a_row_have_contexts_about_k_long(family: str) -> None:
+    subject, ids = families.subject(family), rows()
     (found,) = context_losses(subject, ids, TARGETS, (32,))  # four targets a row: 31, 32, 33 and 34 tokens
     for number, (document, place, loss) in enumerate(zip(TARGETS.documents, TARGETS.places, found, strict=True)):
         k = 31 + number % 4
@@ -246,3 +248,31 @@ def test_a_study_is_repeatable_and_its_losses_are_those_of_the_targets(folder: P
     assert one.curves[0].deepest.loss.value == pytest.approx(found)
     with pytest.raises(InputError, match="at least 2"):
         law.study(subject, documents=1)
+
+
+def test_counts_are_scored_on_the_very_targets() -> None:
+    draw = np.random.default_rng(0)
+    trained = [draw.zipf(1.4, 300) % 40 for _ in range(12)]
+    scored = [draw.zipf(1.4, 120) % 40 for _ in range(3)]
+    made = [texts.Tokens(texts.Corpus("made up", "", ()), tuple(part), (1,) * len(part)) for part in (trained, scored)]
+    counted = Counted.of(made[0], 64, seed=0)
+    targets = Targets(np.array([0, 2]), np.array([70, 75]), 8)
+    found, length = counted.at(made[1], targets)
+    assert found.shape == (9, 16) and length.shape == (16,)
+    for column, (document, place) in enumerate(zip(targets.documents, targets.places, strict=True)):
+        until = [scored[document][: place + 1]]
+        np.testing.assert_allclose(found[:8, column], -counted.smoothed.logprobs(until)[:, -1])
+        np.testing.assert_allclose(found[8, column], -counted.longest.logprobs(until)[0][-1])
+
+
+@pytest.mark.parametrize(("stops", "verdict"), [(10**9, "consistent"), (32, "violated")])
+def test_the_law_holds_where_the_fall_goes_on_and_fails_where_it_stops(
+    monkeypatch: pytest.MonkeyPatch, stops: int, verdict: str
+) -> None:
+    """From 4 to 32 tokens the fall is a power; what it does from there on is what is foretold."""
+    losses = planted(stops=stops, noise=0.002)
+    monkeypatch.setattr(law, "context_losses", lambda *_, **__: np.full((1, 40 * 4), 4.0))
+    made, subject = tokens([300] * 40), families.subject("Llama")
+    result = law._law(subject, made, Targets(np.arange(40), np.full(40, 200), 4), losses)
+    assert result is not None and result.verdict == verdict
+    assert result.control.found == "violated" and result.checks[0].what == "L(128)" and result.checks[1].what == "L(64)"

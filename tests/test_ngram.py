@@ -98,6 +98,16 @@ def test_documents_shorter_than_the_order_and_none_at_all() -> None:
     assert KneserNey(trie).logprobs([np.array([3, 4, 5])]).shape == (4, 3)
 
 
+def test_each_position_is_told_the_number_of_its_n_gram() -> None:
+    documents = texts(6, 40)
+    trie, rows = counted(documents), Documents.of([*texts(3, 30, seed=4), documents[1]], V)
+    known = [{tuple(gram): number for number, gram in enumerate(trie.grams(n).tolist())} for n in range(1, 5)]
+    for n, numbers in enumerate(trie.walk(rows), start=1):
+        for at, number in enumerate(numbers.tolist()):
+            inside = rows.place[at] >= n - 1
+            assert number == (known[n - 1].get(tuple(rows.tokens[at - n + 1 : at + 1].tolist()), -1) if inside else -1)
+
+
 def test_a_vocabulary_of_millions_overflows_nothing() -> None:
     row = np.array([3_999_999, 0, 3_999_999, 0, 3_999_999])
     trie = counted([row], order=5, vocabulary=4_000_000)

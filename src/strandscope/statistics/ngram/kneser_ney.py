@@ -80,8 +80,7 @@ class KneserNey:
         made = np.empty((self.order, len(below)))
         for n in range(1, self.order + 1):
             context = _before(grams[n - 2]) if n > 1 else np.zeros(len(below), dtype=np.int64)
-            context[documents.place < n - 1] = -1
-            own = _mixed(self._own[n - 1], grams[n - 1], context, below)
+            own = _mixed(self._own[n - 1], grams[n - 1], context, below)  # overwritten where the context is another document's
             made[n - 1] = own if n == 1 else np.where(documents.place < n - 1, made[n - 2], own)
             if n < self.order:
                 below = _mixed(self._lower[n - 1], grams[n - 1], context, below)
