@@ -95,7 +95,7 @@ UNIT = torch.eye(4, dtype=torch.float64)
         (lambda: mp.spiked(0.4, 0.25), "below it"),
         (lambda: mp.edges(1.5), "aspect"),
         (lambda: power_law_tail(torch.ones(100), np.random.default_rng(0)), "same"),
-        (lambda: power_law_tail(torch.ones(10), np.random.default_rng(0)), "at least"),
+        (lambda: power_law_tail(-made(0, 100).abs(), np.random.default_rng(0)), "above 0"),
     ],
 )  # fmt: skip
 def test_bad_input_is_a_sentence(call, word) -> None:
@@ -223,6 +223,10 @@ def test_a_power_law_tail_has_an_interval_that_moves_with_the_threshold() -> Non
     tail = power_law_tail(torch.as_tensor(np.concatenate([body, 2 * (1 + generator.pareto(1.0, 300))])), generator)
     assert tail.heavy and tail.exponent.low < 2.0 < tail.exponent.high
     assert tail.threshold > 1.0
+
+
+def test_few_values_have_no_tail() -> None:
+    assert "59 values" in power_law_tail(made(14, 59).abs(), np.random.default_rng(0)).exponent.reason
 
 
 def test_an_exponent_needs_two_octaves_of_ranks() -> None:

@@ -53,17 +53,20 @@ def power_law_tail(values: Tensor, generator: np.random.Generator, *, level: flo
     """Test the tail of positive values (n,); α with a 95 % bootstrap interval where it is heavy.
 
     Raises:
-        InputError: fewer than 60 values, one that is not above 0 or not finite, values that are all the same.
+        InputError: values that are not above 0 or not finite, or that are all the same. Fewer than 60 are "not measured".
     """
     wide = np.sort(finite(values, "values").numpy())
-    if wide.ndim != 1 or len(wide) < 2 * LEAST:
-        raise InputError(f"values: got shape {tuple(values.shape)}, wanted at least {2 * LEAST} in one axis")
+    if wide.ndim != 1 or len(wide) == 0:
+        raise InputError(f"values: got shape {tuple(values.shape)}, wanted (n,), at least one")
     if wide[0] <= 0 or wide[0] == wide[-1]:
         raise InputError("values: wanted figures above 0 that are not all the same; leave out what is rounding")
+    n, unit = len(wide), "exponent of the density"
+    if n < 2 * LEAST:
+        why = f"{n} values; at least {2 * LEAST} are needed"
+        return Tail(Reading.not_measured(why, unit=unit, method="power law", n=n), float(wide[0]), n, 1.0, 1.0)
     alpha, threshold = _fit(wide)
     tail = wide[wide >= threshold]
     exponential, lognormal = _against(tail, threshold, alpha, float(np.median(wide)))
-    n, unit = len(wide), "exponent of the density"
     method = f"power law above {threshold:.3g} ({len(tail)} of {n} values), threshold by Kolmogorov's distance"
     if max(exponential, lognormal) > level:
         other = "an exponential" if exponential >= lognormal else "a lognormal"

@@ -42,6 +42,8 @@ class WeightSpectrum:
         bulk: σ²; `edge`: the eigenvalue above which one is an outlier; `outliers`: how many are.
         strengths: θ of each outlier: the variance along it is σ²(1 + θ).
         distance: Kolmogorov distance of the bulk from the law; `allowed`: what chance stays below.
+
+    None of these is measured where the number of outliers does not settle.
     """
 
     values: Floats
@@ -67,7 +69,7 @@ def weight_spectrum(weights: Tensor, level: float = 0.99) -> WeightSpectrum:
     """Compare a matrix (rows, columns) with a white one; either side may be the longer.
 
     Raises:
-        InputError: not a matrix, a side below 20, a NaN, all 0, outliers whose number does not settle.
+        InputError: not a matrix, a side below 20, a NaN, all 0.
     """
     wide = finite(weights, "weights")
     if wide.ndim != 2 or min(wide.shape) < LEAST_SIDE:
@@ -79,9 +81,13 @@ def weight_spectrum(weights: Tensor, level: float = 0.99) -> WeightSpectrum:
     if values[0] <= 0:
         raise InputError("weights: every one is 0, so there is no spectrum")
     level, aspect = float(level), d / n
-    variance, count, strengths = _settled(values, n, level)
-    k = count
-    rest = wide - (left[:, :k] * singular[:k]) @ right[:k]
+    settled = _settled(values, n, level)
+    if settled is None:
+        why = "the number of outliers does not settle, so no bulk of chance can be told apart"
+        none = Reading.not_measured(why, unit="squared weights", method=f"bulk and outliers of {n} × {d} at {level:.4g}", n=d)
+        return WeightSpectrum(values, aspect, none, none, none, (), none, law.rigidity(d))
+    variance, count, strengths = settled
+    rest = wide - (left[:, :count] * singular[:count]) @ right[:count]
     squares = rest.square().flatten()
     error = float(squares.std()) / float(squares.mean()) / math.sqrt(n * d)
     cutoff = law.largest(n, d, level)
@@ -98,8 +104,8 @@ def weight_spectrum(weights: Tensor, level: float = 0.99) -> WeightSpectrum:
     return WeightSpectrum(values, aspect, bulk, edge, outliers, strengths, distance, law.rigidity(d))
 
 
-def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[float, ...]]:
-    """σ², the number of outliers and their strengths, each found with the other two."""
+def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[float, ...]] | None:
+    """σ², the number of outliers and their strengths, each found with the other two; None where their number does not settle."""
     d = len(values)
     aspect, cutoff = d / n, law.largest(n, d, level)
     variance = float(np.median(values)) / law.median(aspect)
@@ -119,9 +125,7 @@ def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[fl
             again = max(again, count)
         seen.add(count)
         count = again
-    raise InputError(
-        f"weights: the number of outliers does not settle (last {count} of {d}), so no bulk of chance can be told apart"
-    )
+    return None
 
 
 def _scaled(variance: float, factor: float, error: float, n: int, unit: str, method: str) -> Reading:

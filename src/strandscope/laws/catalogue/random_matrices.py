@@ -58,7 +58,7 @@ def white_weights(trial: Trial, setting: Setting) -> list[Check]:
     n, d, count = setting.weights
     generator = trial.numpy("weights")
     found = [weight_spectrum(torch.as_tensor(generator.standard_normal((n, d)))) for _ in range(count)]
-    apart = [one.distance.value or math.nan for one in found]
+    apart = [math.nan if one.distance.value is None else one.distance.value for one in found]
     allowed = marchenko_pastur.rigidity(d)
     measured = mean(apart, trial.level, "share", f"mean over {count} matrices of {n} × {d}")
     checks = [bound(f"distance from Marchenko–Pastur, at most (2 + (√2/π) ln d)/d = {allowed:.4f}", measured, (0.0, allowed))]
@@ -83,8 +83,8 @@ def spikes(trial: Trial, setting: Setting, strength: float) -> tuple[Floats, Flo
         values.append(float(top.values[0]))
         cosines.append(float(top.vectors[0, 0]) ** 2)
         if number < setting.counted:
-            outliers.append(float(weight_spectrum(torch.as_tensor(rows)).outliers.value or 0.0))
-    return np.array(values), np.array(cosines), np.array(outliers)
+            outliers.append(weight_spectrum(torch.as_tensor(rows)).outliers.value)
+    return np.array(values), np.array(cosines), np.array(outliers, dtype=np.float64)
 
 
 def planted(trial: Trial, setting: Setting) -> tuple[list[Check], Control, dict[float, Floats]]:
