@@ -688,7 +688,7 @@ def test_emergence_is_the_last_crossing_of_half_way_and_never_narrower_than_its_
     assert (found.value, found.low, found.high) == (pytest.approx(15.0), 10.0, 20.0)
     again = emergence([0, 10, 20, 30, 40], curve(0.3, 0.6, 0.4, 0.6, 0.7), 64, "x")  # it came and went
     assert (again.value, again.low, again.high) == (pytest.approx(25.0), 20.0, 30.0)
-    values = np.linspace(0, 1, 101)
+    values = np.clip(np.linspace(-0.5, 1.5, 101), 0, 1)
     unsure = emergence(list(range(101)), curve(*values, spread=5.0), 64, "x")
     error = np.sqrt(7 / 8 * np.sum((5 * (np.arange(8) - 3.5) / 3.5) ** 2))
     reach = 2.3646 * error  # t of 7 degrees of freedom
@@ -702,9 +702,8 @@ def test_random_directions_hold_what_chance_says():
     d, k = 20, 3
     values = torch.tensor([5.0, 3.0, 2.0, *[0.5] * 17], dtype=torch.float64)
     features = Kept(torch.eye(d, dtype=torch.float64)[None], values[None], values.sum()[None], 3, 64)
-    held = [
-        features.shares(torch.linalg.qr(torch.randn(d, k, generator=generator, dtype=torch.float64)).Q)[0] for _ in range(4000)
-    ]
+    drawn_at_random = torch.randn(4000, d, k, generator=generator, dtype=torch.float64)
+    held = [features.shares(one)[0] for one in torch.linalg.qr(drawn_at_random).Q]
     null = chance(features, k)
     assert null is not None and null.value == pytest.approx(np.mean(held), abs=0.004)
     assert np.quantile(held, [0.025, 0.975]) == pytest.approx([null.low, null.high], abs=0.012)
