@@ -8,7 +8,8 @@ hundred shows one.
 
 What it does not know: why an eigenvalue stands out (training, or rows of unequal size, or a mean that is not 0). Where most
 of a matrix is not chance, "bulk" is a fit and not a finding (with 60 of 200 columns three times as large σ² reads .14 too high):
-`distance`, the Kolmogorov distance of the bulk from the law, then lies above what chance allows, and `is_chance` is no.
+`distance`, the Kolmogorov distance of the bulk from the law, then lies above what chance allows, and `is_chance` is no. The tail
+is judged with care: 600 eigenvalues of a matrix with Pareto entries (no variance) are no lognormal's at p = .07 to .12 alone.
 """
 
 from __future__ import annotations
