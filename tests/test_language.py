@@ -46,9 +46,10 @@ def test_the_loss_given_k_tokens_is_that_of_a_plain_call_on_those_k_tokens(famil
             assert loss == pytest.approx(plain(subject, ids[document][place - k : place], int(ids[document][place])), abs=2e-5)
 
 
-@pytest.mark.parametrize("family", ["Llama", "RWKV"])  # RWKV gives logits at all positions, whatever is asked
-def test_targets_that_share_a_row_have_contexts_about_k_long(family: str) -> None:
-    subject, ids = families.subject(family), rows()
+@pytest.mark.parametrize("keeps", [True, False])  # whether the network can be asked for the last positions' logits alone
+def test_targets_that_share_a_row_have_contexts_about_k_long(monkeypatch: pytest.MonkeyPatch, keeps: bool) -> None:
+    subject, ids = families.subject("Llama"), rows()
+    monkeypatch.setattr("strandscope.language.context.accepts", lambda *_: keeps)
     (found,) = context_losses(subject, ids, TARGETS, (32,))  # four targets a row: 31, 32, 33 and 34 tokens
     for number, (document, place, loss) in enumerate(zip(TARGETS.documents, TARGETS.places, found, strict=True)):
         k = 31 + number % 4
