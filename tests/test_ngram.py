@@ -7,8 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from strandscope.errors import InputError
+from strandscope.laws.catalogue import markov
 from strandscope.statistics.ngram import (
     Documents,
     KneserNey,
@@ -333,3 +335,26 @@ def test_a_sample_has_the_losses_that_the_entropies_say() -> None:
     assert found.low is not None and found.high is not None and found.low < source.entropy_rate < found.high
     first = np.bincount(rows[:, 0], minlength=4) / 400
     np.testing.assert_allclose(first, source.stationary().sum(0), atol=0.1)  # from the stationary distribution at once
+
+
+# --- the law ---
+
+
+def test_the_law_of_a_source_s_order_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of its symbols, without networks; estimating then costs ten times as much, as is foretold."""
+    for name, value in {"TRAINED": 200, "SCORED": 400, "learned": lambda train, test, _: markov.counted(train, test)}.items():
+        monkeypatch.setattr(markov, name, value)
+    result = markov.order.run(seed=3, level=0.95)
+    checks = {check.what: check for check in result.checks}
+    assert (result.verdict, result.control.verdict, result.control.found) == ("consistent", "passed", "violated")
+    assert checks["n* of shuffled symbols"].reading.value == 1
+    above = checks["CE_4 above the source's own loss"]
+    assert above.predicted.value == pytest.approx(0.01792) and above.reading.value == pytest.approx(0.01792, rel=0.2)
+
+
+def test_a_network_that_sees_one_symbol_comes_near_the_bigram() -> None:
+    rows = MarkovSource.drawn(3, 8, np.random.default_rng(0), 0.7).sample(150, markov.LENGTH, np.random.default_rng(1))
+    found = markov._network(rows[:100], rows[100:], 1, torch.Generator().manual_seed(0))
+    assert found.shape == (50, markov.LENGTH - markov.ORDERS)
+    unigram, bigram = (loss.mean() for loss in markov.counted(rows[:100], rows[100:])[:2])
+    assert bigram - 0.01 < found.mean() < unigram - 0.5 * (unigram - bigram)
