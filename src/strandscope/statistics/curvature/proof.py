@@ -172,12 +172,12 @@ class _Along:
 
 
 def _step(near: Weights) -> dict[str, Tensor]:
-    """A random step, in each tensor as long as the tensor (where that is zero, with entries of 1/√columns)."""
+    """A random step, in each tensor as long as the tensor; where that is zero up to rounding, with entries of 1/√columns."""
     generator, step = torch_generator(0, "curvature head"), {}
     for name, leaf in zip(near.chosen, near.leaves, strict=True):
         drawn = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device, leaf.dtype)
-        rms = float(leaf.detach().double().square().mean().sqrt()) or (leaf.shape[-1] if leaf.ndim else 1) ** -0.5
-        step[name] = drawn * rms
+        rms, usual = float(leaf.detach().double().square().mean().sqrt()), (leaf.shape[-1] if leaf.ndim else 1) ** -0.5
+        step[name] = drawn * (rms if rms > torch.finfo(leaf.dtype).eps ** 0.5 * usual else usual)
     return step
 
 
