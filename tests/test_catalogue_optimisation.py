@@ -19,6 +19,7 @@ from strandscope.laws.catalogue.entry import LEVEL, Entry, Trial
 from strandscope.laws.catalogue.topmost import topmost
 from strandscope.laws.law import LawResult
 from strandscope.standards.mutation import Mutation, applied
+from strandscope.statistics import tangent
 from strandscope.statistics.curvature import hessian
 from strandscope.statistics.tangent import descent, relu_kernel, relu_spread, tangent_kernel, two_variable_map
 from strandscope.statistics.tangent.closed import _arc_cosine
@@ -208,13 +209,20 @@ def test_a_wide_network_contracts_as_foretold_and_nothing_lies_below_its_bound()
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catapult, "WIDTH", 256)
-    monkeypatch.setattr(catapult, "RUNS", 2)
+    monkeypatch.setattr(catapult, "RUNS", 3)
 
 
 def test_the_catapult_is_consistent_and_its_control_violated(small: None) -> None:
-    found = catapult.catapult.run(3)
+    found = catapult.catapult.run(3, level=0.95)
     assert (found.verdict, found.control.verdict) == ("consistent", "passed"), [check.to_dict() for check in found.checks]
     assert found.figure is not None and {one.kind for one in found.figure.series} == {"measured", "predicted", "control"}
+
+
+def test_the_spike_lies_along_the_top_and_not_along_the_next() -> None:
+    shares = catapult.spike_shares(TRIAL, 256, 2)
+    assert min(shares) > 0.9
+    with applied(Mutation("the bottom for the top", tangent.spike_share, "[:, :k]", "[:, -k:]")):
+        assert max(abs(share) for share in catapult.spike_shares(TRIAL, 256, 2)) < 0.2
 
 
 @pytest.mark.parametrize(("old", "new"), [("kernel - 4", "kernel - 4.4"), ("1 - step * kernel", "1 - 1.1 * step * kernel")])
@@ -237,7 +245,7 @@ def test_the_median_is_taken_from_the_first_crossing_on() -> None:
 
 
 def edges(monkeypatch: pytest.MonkeyPatch, **more: float) -> LawResult:
-    sizes = {"WIDTH": 20, "STEPS": (0.12,), "NETWORKS": 3, "LONG": 1500, "FLOWING": 2, "FLOW": 5000}
+    sizes = {"WIDTH": 20, "STEPS": (0.2,), "NETWORKS": 3, "LONG": 1000, "FLOWING": 2, "FLOW": 2500}
     for name, value in {**sizes, **more}.items():
         monkeypatch.setattr(edge_of_stability, name, value)
     one = edge_of_stability.edge_of_stability
