@@ -5,25 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 
-from strandscope.cli import main as program
-from strandscope.cli.law import law
-from strandscope.cli.law_fit import fit
 from strandscope.cli.main import main
 
 X = np.logspace(2, 5, 16)
 Y = (0.5 + 8 * X**-0.4) * np.exp(0.02 * np.random.default_rng(5).normal(size=16))
-
-
-@pytest.fixture(autouse=True)
-def attached() -> None:
-    assert isinstance(law, click.Group)
-    if "fit" not in law.commands:
-        law.add_command(fit)
-    assert program.cli.commands["law"] is law
 
 
 def csv(tmp_path: Path, text: str) -> str:

@@ -4,7 +4,8 @@ The rows of the largest sizes, a quarter of the table, are put aside by their si
 predicts them. Two things would show that a form does not hold: an error there that its own scatter does not explain, and another
 form that predicts so much better. Both are held against tables that are made of the form's fit to the smaller sizes, where it is
 true: p is the share of those where error/scatter, or the error over the least error of the other forms, is as large, twice the
-smaller of the two. Holm's p over all forms of at most 1 − level rejects the form. No fit that saw the large sizes is asked.
+smaller of the two (the second is asked of a form alone that another one did beat). Holm's p over all forms of at most 1 − level
+rejects the form. No fit that saw the large sizes is asked.
 
 The second is what catches a curve that is nothing like the form: its misfit to the small sizes passes for scatter, but not for a
 reason that another form should do ten times better (a test of separate families, after Cox 1962, with its null simulated).
@@ -126,7 +127,8 @@ def _held(
             further = _problem_of(other, large)
             best.append(float(_error(further, other.theta[None], target)[0]))
             bests.append(_error(further, _bounded(other.problem, _near(other, one, draws), made)[0], fresh))
-        p = min(1.0, 2 * min(p, _rank(errors / np.min(bests, 0), error / min(best))))
+        better = error > min(best)
+        p = min(1.0, 2 * min(p, _rank(errors / np.min(bests, 0), error / min(best)) if better else 1.0))
     tail = (1 - LEVEL) / 2
     low, middle, high = (float(figure) for figure in np.quantile(null, [tail, 0.5, 1 - tail]))
     how = f"{draws} tables made of the form's fit to the smaller sizes"
