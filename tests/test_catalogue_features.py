@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -145,6 +146,7 @@ def test_overlap_is_foretold_by_contexts_drawn_alike(monkeypatch: pytest.MonkeyP
     found = strands.pooled.test(Trial("overlap", 0, 0.9))
     assert found.verdict == "consistent" and found.control.verdict == "passed"
     assert found.figure is not None and len(found.figure.series[0].x) == 6
+    assert json.loads(json.dumps(found.to_dict()))["negative_control"]["verdict"] == "passed"
     logs = np.array([0.1, 0.2, 0.3])
     check = strands._geometric("x", logs, 0.9, "y")
     assert check.reading.value == pytest.approx(math.exp(0.2)) and check.verdict == "consistent"
@@ -170,3 +172,16 @@ def test_the_theory_at_home_is_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
     found = sharing.contests(TRIAL, small, libraries=2)
     assert found.difference.mean() > 0 and abs(found.ratio(0).mean() - 1) < abs(found.ratio(1).mean() - 1)
     assert abs(found.nothing.mean()) < 0.1 and len(found.curve) == len(found.sizes)
+
+
+ENTRIES = (
+    nfa.ansatz, fact.identity, collapse.collapse, grokking.grokking, strands.composition, strands.stack, strands.pooled,
+    sharing.discrete, sharing.smooth,
+)  # fmt: skip
+
+
+def test_every_entry_says_where_it_is_from_what_it_costs_and_what_its_control_must_do() -> None:
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
+    for entry in ENTRIES:
+        assert entry.about and entry.source and "violated" in entry.control and 0 < entry.seconds <= 60
+        assert len(entry.about.split()) > 25 and entry.law.domain and entry.law.symbols
