@@ -24,6 +24,8 @@ ORDER = (
     "hold",
     "watch",
     "erase",
+    "curvature",
+    "dimension",
     "ngram",
     "leakage",
     "agop",

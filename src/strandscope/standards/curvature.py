@@ -174,7 +174,7 @@ def diagonal(draw: Draw) -> Outcome:
     "statistics.curvature.trace",
     "Σλ = 60",
     Bands(bias=0.0, coverage=0.95),
-    (60, 300, 4000),
+    (200, 400, 4000),
     Mutation("a standard deviation for a standard error", vars(Trace)["error"], " / len(self.samples) ** 0.5", ""),
     source="Hutchinson (1990)",
     unit="relative",

@@ -23,12 +23,14 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.stats import norm
 from torch import Tensor
 
 from ..errors import InputError
 from ..linalg import finite
 from ..reading import Reading
+from .neighbours import two_nearest
 from .pairs import log_ratio
 
 Ints = NDArray[np.int64]
@@ -36,7 +38,6 @@ Ints = NDArray[np.int64]
 LEAST_ROWS = 16
 MOST_ROWS = 12_000  # their Gram matrix is held several times
 _SHARED = 1.6  # variance of ln d̂ times N, at least: what neighbours in common do to independent points (simulated, d = 1 to 8)
-_CHUNK = 1024
 
 
 def data_participation(states: Tensor, groups: Ints | None = None, coordinates: str = "raw") -> Reading:
@@ -102,7 +103,7 @@ def two_nn(states: Tensor) -> Reading:
     Copies of a row are dropped and counted in `method`: at distance 0 the ratio is infinite and says nothing.
     """
     wide = _states(states)
-    alone = torch.unique(wide, dim=0)
+    alone = torch.unique(wide, dim=0) if len(wide[:, 0].unique()) < len(wide) else wide  # sorting whole rows takes long
     copies, n = len(wide) - len(alone), len(alone)
     dropped = f", {copies} copies of rows dropped" if copies else ""
     method = f"TwoNN by maximum likelihood over {n} points, variance over neighbourhoods that meet{dropped}"
@@ -123,31 +124,19 @@ def two_nn(states: Tensor) -> Reading:
 
 def _two_nearest(points: Tensor) -> tuple[Tensor, Tensor]:
     """ln(r₂/r₁) (n,) and the indices (n, 3) of each point and its two nearest."""
-    ratios, places = [], []
-    for start in range(0, len(points), _CHUNK):
-        some = points[start : start + _CHUNK]
-        distance = torch.cdist(some, points, compute_mode="donot_use_mm_for_euclid_dist")  # the other mode rounds small ones to 0
-        distance[torch.arange(len(some)), torch.arange(start, start + len(some))] = -1.0  # the point itself comes first
-        near, index = distance.topk(3, largest=False)
-        ratios.append((near[:, 2] / near[:, 1]).log())
-        places.append(index)
-    return torch.cat(ratios), torch.cat(places)
+    distance, places = two_nearest(points)
+    own = torch.arange(len(points), device=places.device)
+    return (distance[:, 1] / distance[:, 0]).log(), torch.cat([own[:, None], places], 1)
 
 
 def _meeting(errors: Tensor, neighbours: Tensor) -> float:
     """Σ e_i e_j over pairs of points (each with itself too) whose {point, two nearest} have a member in common."""
-    n = len(errors)
-    member = torch.zeros(n, n, dtype=torch.float32, device=errors.device) if n <= 2048 else None
-    if member is not None:
-        member.scatter_(1, neighbours, 1.0)
-        return float(errors @ ((member @ member.T > 0).double() @ errors))
-    holders: list[list[int]] = [[] for _ in range(n)]
-    for point, three in enumerate(neighbours.tolist()):
-        for place in three:
-            holders[place].append(point)
-    values = errors.tolist()
-    near = (set().union(*(holders[place] for place in three)) for three in neighbours.tolist())
-    return sum(values[point] * sum(values[other] for other in meeting) for point, meeting in enumerate(near))
+    n, held = neighbours.shape
+    columns, starts = neighbours.cpu().numpy().ravel(), np.arange(0, held * n + 1, held)
+    member = csr_array((np.ones(held * n, dtype=np.int32), columns, starts), shape=(n, n))
+    meet = member @ member.T
+    values = errors.cpu().numpy()
+    return float(values @ ((meet > 0).astype(np.float64) @ values))
 
 
 def _states(states: Tensor) -> Tensor:
