@@ -70,23 +70,26 @@ def application(bench: Bench, address: Address) -> Any:
             bench.jobs.stop()
             bench.engine.stop()
 
-    async def healthz(_request: Request) -> Response:
-        return Json({"status": "ok"} if bench.engine.alive else {"status": "stopped"}, 200 if bench.engine.alive else 503)
-
-    async def metrics(_request: Request) -> Response:
-        return Response(bench.metrics.text(), headers={"Content-Type": METRICS})
-
-    made = [
-        Route("/healthz", healthz, methods=["GET"]),
-        Route("/metrics", metrics, methods=["GET"]),
-        *completions.routes(bench),
-    ]
+    made = routes_of(bench)
     app = Starlette(
         routes=made,
         lifespan=life,
         exception_handlers={StrandscopeError: _told, HTTPException: _http, Exception: _bug},
     )
     return _Counted(Guard(app, address), made, bench.metrics)
+
+
+def routes_of(bench: Bench) -> list[Route]:
+    """Every route of the server."""
+
+    async def healthz(_request: Request) -> Response:
+        return Json({"status": "ok"} if bench.engine.alive else {"status": "stopped"}, 200 if bench.engine.alive else 503)
+
+    async def metrics(_request: Request) -> Response:
+        return Response(bench.metrics.text(), headers={"Content-Type": METRICS})
+
+    own = [Route("/healthz", healthz, methods=["GET"]), Route("/metrics", metrics, methods=["GET"])]
+    return [*own, *completions.routes(bench)]
 
 
 async def _told(_request: Request, error: Exception) -> Response:
