@@ -260,7 +260,9 @@ def test_a_reading_of_collapse_holds_what_other_rows_show() -> None:
     more = torch.arange(40_000) % 4
     many.update(normal(4, 6)[more] * 3 + normal(40_000, 6, seed=77), more)
     assert read.low < many.result().nc1 < read.high  # type: ignore[operator]
-    assert read.high / read.low < 1.6  # type: ignore[operator]
+    left = np.log([joined([*shards[:k], *shards[k + 1 :]]).result().nc1 for k in range(20)])
+    error = math.sqrt(19 / 20 * float(((left - left.mean()) ** 2).sum()))
+    assert read.high / read.value == pytest.approx(math.exp(2.0930 * error), rel=1e-4)  # type: ignore[operator]
     assert collapse_reading(shards[:3], lambda found: found.nc1, unit="1", method="NC1").status == "not measured"
 
 
