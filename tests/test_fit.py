@@ -12,6 +12,7 @@ from scipy.optimize import curve_fit, least_squares, nnls
 from scipy.stats import t as student
 
 from strandscope.errors import InputError, TrustError
+from strandscope.laws.fit import bootstrap
 from strandscope.laws.fit.answer import answer, lines, residuals
 from strandscope.laws.fit.bootstrap import Resampled, interval, parameters, predictions, resample
 from strandscope.laws.fit.compare import compare, split
@@ -262,6 +263,32 @@ def test_rows_that_share_their_luck_make_the_interval_wider() -> None:
         widths.append(made.high - made.low)  # type: ignore[operator]
     assert widths[1] > 1.3 * widths[0]
     assert "signs of the residuals of 8 groups" in made.method  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def test_the_standard_error_by_group_is_the_sandwich() -> None:
+    run = np.repeat(np.arange(8), 2)
+    found = fit(Table.of(X, 3 * X**-0.3 * noise(1, 0.05), groups=run), FORMS["power"])
+    made = resample(found, np.random.default_rng(0), 199)
+    design = np.stack([np.ones(16), -np.log(X)], 1)
+    inverse = np.linalg.inv(design.T @ design)
+    left = np.log(found.table.y) - design @ inverse @ design.T @ np.log(found.table.y)
+    sums = np.stack([design[run == one].T @ left[run == one] for one in range(8)])
+    usual = left @ left / 14 * inverse
+    clustered = inverse @ sums.T @ sums @ inverse
+    scale = np.array([found.squares / found.degrees])
+    ratio = bootstrap._clustering(made, found.held("α"), found.free[None], found.targets[None], scale)
+    assert ratio[0] == pytest.approx(np.sqrt(clustered[1, 1] / usual[1, 1]))
+
+
+def test_a_skew_root_moves_the_ends_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """r runs from −1 to 3: the truth may be 3 standard errors below the figure and 1 above."""
+    found = fit(Table.of(X, 3 * X**-0.3 * noise(1, 0.05)), FORMS["power"])
+    made = resample(found, np.random.default_rng(0), 199)
+    monkeypatch.setattr(bootstrap, "_roots", lambda *_: np.repeat([-1.0, 0.0, 3.0], [20, 159, 20]))
+    centred = np.log(X) - np.log(X).mean()
+    error = found.scatter / np.sqrt(centred @ centred)
+    reading = interval(made, found.held("α"), "")
+    assert (reading.low, reading.high) == pytest.approx((reading.value - 3 * error, reading.value + error), rel=1e-6)  # type: ignore[operator]
 
 
 def test_few_groups_are_refused() -> None:
