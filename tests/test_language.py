@@ -20,6 +20,10 @@ from strandscope.language import law, texts
 from strandscope.language.context import Targets, context_losses, draw_targets
 from strandscope.language.counted import Counted
 from strandscope.language.curve import Losses
+from strandscope.language.page import sentences
+from strandscope.language.result import Counting, Curve, Point
+from strandscope.laws.figure import Figure, Series
+from strandscope.reading import Reading
 
 # --- losses ---
 
@@ -185,6 +189,42 @@ def test_too_few_contexts_have_no_exponent() -> None:
 def test_losses_that_rise_have_no_exponent() -> None:
     losses = planted()
     assert Losses(losses.contexts, losses.model[::-1], losses.counted, losses.draws, 0.95).decay() is None
+
+
+# --- sentences ---
+
+
+def read(value: float, low: float | None = None, high: float | None = None) -> Reading:
+    return Reading(value, value if low is None else low, value if high is None else high, 0.95, 9, "x", None, "made up")
+
+
+def curve(used: Reading, order: float) -> Curve:
+    none = Reading.not_measured("why", unit="x", method="made up")
+    points = tuple(Point(k, True, read(4), read(0.1), none) for k in (1, 2, 4))
+    figure = Figure.of("", "", "", [Series.of("x", "guide", [1], [1])])
+    rows = (Counting("bigram", 2, read(5), read(1), none), Counting("trigram", 3, read(4.5), read(0.5), read(2)))
+    return Curve(
+        "made up", "", "", 9, 90, 4.0, points, rows, used, none, none, read(order), (read(6), read(5), read(4.5)), 2.0, None, figure
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("used", "wanted"),
+    [
+        (read(4), "uses 4 tokens of context, the doubling to 4 gains 0.100 [0.100, 0.100] nats a token; more were not tried."),
+        (read(2, 2, 4), "uses 2 tokens of context, the doubling to 2 gains 0.100 [0.100, 0.100] nats a token; whether it uses 4"),
+        (read(2), "nats a token, and no longer one."),
+        (read(1, 1, 4), "too few documents to tell"),
+    ],
+)
+def test_what_is_said_of_the_context_that_is_used(used: Reading, wanted: str) -> None:
+    assert wanted in sentences(curve(used, 2))[1]
+
+
+def test_what_is_said_of_counting() -> None:
+    assert sentences(curve(read(4), 2))[0].startswith("Counting stops at order 2 [2, 2] (5.000")
+    assert sentences(curve(read(4), 3))[0].startswith("Counting still gains at order 3, the last there is (4.500")
+    assert "below that of the best count (trigram); 2.000 [2.000, 2.000] tokens" in sentences(curve(read(4), 2))[2]
 
 
 # --- the study and its command ---

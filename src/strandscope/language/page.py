@@ -37,8 +37,8 @@ def markdown(study: Study) -> str:
 
 def sentences(curve: Curve) -> list[str]:
     """What the figures say, in words."""
-    last, deepest = curve.points[-1], curve.used
-    made = [_stops(curve), _uses(curve, deepest)]
+    last = curve.deepest
+    made = [_stops(curve), _uses(curve, curve.used)]
     if curve.exponent.value is not None:
         made.append(
             f"The gain of a doubling falls as k^−γ, γ = {_brief(curve.exponent)}, towards a loss of {_brief(curve.limit)} nats."
@@ -52,7 +52,8 @@ def sentences(curve: Curve) -> list[str]:
         check, control = curve.law.checks[0], curve.law.control
         made.append(
             f"From at most {last.k // 4} tokens L({last.k}) is foretold as {_brief(check.predicted)} and measured as "
-            f"{_brief(check.reading)}: {curve.law.verdict}; with another document's context {control.found}."
+            f"{_brief(check.reading)}, {_brief(check.compared)} of it: {curve.law.verdict}; with another document's context "
+            f"{control.found}."
         )
     return made
 
@@ -70,9 +71,13 @@ def _stops(curve: Curve) -> str:
 def _uses(curve: Curve, used: Reading) -> str:
     if used.value is None or used.value <= 1:
         return "No doubling of the context gains clearly: too few documents to tell."
-    point = curve.at(int(used.value))
-    end = ", the longest there is" if point is curve.deepest else ""
-    return f"The network uses {point.k} tokens of context{end}: the last doubling gains {_brief(point.gain)} nats a token."
+    point, at = curve.at(int(used.value)), f"the doubling to {used.value:.0f} gains"
+    made = f"The network uses {point.k} tokens of context, {at} {_brief(point.gain)} nats a token"
+    if point is curve.deepest:
+        return f"{made}; more were not tried."
+    return (
+        f"{made}; whether it uses {used.high:.0f} cannot be told." if used.high != used.value else f"{made}, and no longer one."
+    )
 
 
 def _best(curve: Curve) -> Counting:
