@@ -13,7 +13,8 @@ between the two records that bracket it.
 
 Intervals are jackknives over blocks of the batch's rows, the same block left out everywhere; that of an emergence, of which the
 whole curve without each block gives one, is never narrower than the records that bracket it. They speak of other rows, not of
-other seeds of training.
+other seeds of training. On planted rows they hold the truth in .93 to .96 (alignment, 64 and 256 Gaussian rows), .96 to .99
+(rotation) and 1.00 (emergence); where few rows carry the trace they are too narrow, and below eight there is no reading.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from ..reading import Null, Reading
+from ..statistics.participation import LEAST_CARRIERS
 from .features import jackknifed
 
 
@@ -35,7 +37,7 @@ class Kept:
 
     Attributes:
         vectors: (1 + blocks, d, R), float64; `values`: (1 + blocks, R), descending; `traces`: (1 + blocks,).
-        rank: r, the directions that count as the features; `rows`: of the batch.
+        rank: r, the directions that count as the features; `rows`: of the batch; `carriers`: how many carry the trace.
     """
 
     vectors: Tensor
@@ -43,6 +45,7 @@ class Kept:
     traces: Tensor
     rank: int
     rows: int
+    carriers: float
 
     @property
     def leading(self) -> Tensor:
@@ -58,15 +61,30 @@ class Kept:
 def alignment(features: Kept, directions: Tensor, what: str) -> Reading:
     """The share of the response along directions (d, k) or (1 + blocks, d, k), beside that along random ones."""
     method = f"share of the response along {what}, of its {features.values.shape[1]} leading directions"
+    if features.carriers < LEAST_CARRIERS:
+        return _few(features, "share of the response", method)
     reading = jackknifed(features.shares(directions), features.rows, "share of the response", method, (0.0, 1.0))
     return replace(reading, null=chance(features, directions.shape[-1]))
 
 
 def rotation(one: Kept, other: Kept) -> Reading:
-    """1 − the mean squared cosine of the principal angles between the leading directions of a site at two records."""
-    kept = (one.leading.mT @ other.leading).square().sum((-1, -2)) / one.rank
-    turned = (1 - kept).clamp(0.0, 1.0).tolist()
-    return jackknifed(turned, one.rows, "", "1 − mean squared cosine of principal angles", (0.0, 1.0))
+    """1 − the mean squared cosine of the principal angles between the leading directions of a site at two records.
+
+    Sampling turns directions too, so the jackknife's estimate of that bias is taken off.
+    """
+    method = "1 − mean squared cosine of principal angles, bias taken off"
+    least = min(one, other, key=lambda kept: kept.carriers)
+    if least.carriers < LEAST_CARRIERS:
+        return _few(least, "", method)
+    turned = 1 - (one.leading.mT @ other.leading).square().sum((-1, -2)) / one.rank
+    blocks = len(turned) - 1
+    turned[0] = (blocks * turned[0] - (blocks - 1) * turned[1:].mean()).clamp(0.0, 1.0)
+    return jackknifed(turned.tolist(), one.rows, "", method, (0.0, 1.0))
+
+
+def _few(features: Kept, unit: str, method: str) -> Reading:
+    why = f"{features.carriers:.1f} rows carry the trace; at least {LEAST_CARRIERS:.0f} must: give the batch more rows"
+    return Reading.not_measured(why, unit=unit, method=method, n=features.rows)
 
 
 def chance(features: Kept, k: int, level: float = 0.95) -> Null | None:

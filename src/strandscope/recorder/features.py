@@ -127,11 +127,12 @@ class Features:
             units = {"trace": "out²/unit²", "dimension": "dimensions", "share": "share of the trace"}
             return Measured({what: Reading.not_measured(why, unit=unit, method="AGOP") for what, unit in units.items()})
         r = min(self.rank, place.width)
-        spectra = self._spectra(rows, before, total, place.width, r)
+        spectra, carriers = self._spectra(rows, before, total, place.width, r)
         tensors = {
             "vectors": torch.stack([one.vectors for one in spectra]).float(),
             "values": torch.stack([one.values for one in spectra]),
             "traces": torch.tensor([one.trace for one in spectra], dtype=torch.float64),
+            "carriers": torch.tensor([carriers], dtype=torch.float64),
         }
         held = [float(one.values[:r].sum()) / one.trace for one in spectra]
         share = jackknifed(held, total, "share of the trace", f"top {r} eigenvalues over the trace", (0, 1))
@@ -147,8 +148,8 @@ class Features:
         size = trace(alone, unit="out²/unit²", what="trace of the AGOP")
         return Measured({"trace": size, "top": lead, "share": share, "dimension": dimension}, tensors)
 
-    def _spectra(self, rows: Tensor, before: int, total: int, d: int, r: int) -> list[Spectrum]:
-        """Leading pairs of M from all rows, then without each block of rows of the batch."""
+    def _spectra(self, rows: Tensor, before: int, total: int, d: int, r: int) -> tuple[list[Spectrum], float]:
+        """Leading pairs of M from all rows, then without each block of rows of the batch; how many rows carry the trace."""
         each = self.probes * rows.shape[2]
         most = total * each * (BLOCKS - 1) // BLOCKS - each
         if most < r:
@@ -159,7 +160,9 @@ class Features:
             part = outer_products(d, form, most=total * each)
             part.update(rows[(torch.arange(len(rows)) + before) % BLOCKS == block].reshape(-1, d))
             blocks.append(ranks.merged(part))
-        return leading(blocks, min(KEPT * r, d, most))
+        spectra = leading(blocks, min(KEPT * r, d, most))
+        squares, fourths = spectra[0].trace * sum(block.n for block in blocks), sum(block.fourth for block in blocks)
+        return spectra, squares**2 / fourths
 
 
 def _everywhere(good: Tensor) -> Tensor:

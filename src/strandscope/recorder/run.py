@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..io import load_tensors, write_json
 from ..laws.figure import Figure, Series
 from ..reading import Null, Reading
+from ..statistics.participation import LEAST_CARRIERS
 from ..statistics.tangent.kernel import kernel_motion
 from .alignment import Kept, alignment, emergence, rotation
 from .folder import about_of, lines_of, read_tensors
@@ -49,7 +50,7 @@ class Record:
 class Moved:
     """A spike of the loss and how far the features at each site turned across it.
 
-    `usual` is the median rotation between neighbouring records as many steps apart or more; None where there is none.
+    `usual` is the median rotation over other stretches of at least as many steps; None where there is none.
     """
 
     spike: Spike
@@ -113,7 +114,8 @@ class Run:
             for one in self.sites:
                 if f"{one}/vectors" in tensors:
                     vectors, values, traces = (tensors[f"{one}/{name}"].double() for name in ("vectors", "values", "traces"))
-                    self._held[number, one] = Kept(vectors, values, traces, min(rank, vectors.shape[1]), self.rows)
+                    carriers = float(tensors[f"{one}/carriers"])
+                    self._held[number, one] = Kept(vectors, values, traces, min(rank, vectors.shape[1]), self.rows, carriers)
         return self._held.get((number, site))
 
     def alignment(self, site: str, *, to: str = "last") -> list[Reading | None]:
@@ -143,7 +145,8 @@ class Run:
     def emergence(self, site: str, *, to: str = "last") -> Reading:
         """The step from which on alignment stays above half-way from its first value to its last."""
         directions, what = self._directions(site, to)
-        held = [(step, one) for step, one in zip(self.steps, self._all(site), strict=True) if one is not None]
+        pairs = zip(self.steps, self._all(site), strict=True)
+        held = [(step, one) for step, one in pairs if one is not None and one.carriers >= LEAST_CARRIERS]
         shares = [one.shares(directions) for _, one in held] if directions is not None else []
         return emergence([step for step, _ in held], shares, self.rows, what)
 
@@ -164,10 +167,9 @@ class Run:
         """Spikes of the loss, and how far the features turned from the last record before to the first after."""
         steps = [step for step, _ in self.losses]
         found = spikes(steps, [float("nan") if loss is None else loss for _, loss in self.losses])
-        turns = {site: self.rotation(site) for site in self.sites} if found else {}
-        return [moved for spike in found if (moved := self._moved(spike, turns)) is not None]
+        return [moved for spike in found if (moved := self._moved(spike)) is not None]
 
-    def _moved(self, spike: Spike, turns: dict[str, list[Reading | None]]) -> Moved | None:
+    def _moved(self, spike: Spike) -> Moved | None:
         end = spike.last if spike.last is not None else spike.top
         before = max((number for number, step in enumerate(self.steps) if step < spike.first), default=None)
         after = min((number for number, step in enumerate(self.steps) if step >= end), default=None)
@@ -175,21 +177,24 @@ class Run:
             return None
         turned: dict[str, Reading] = {}
         usual: dict[str, float | None] = {}
-        apart = self.steps[after] - self.steps[before]
         for site in self.sites:
             one, other = self.features(site, before), self.features(site, after)
             if one is not None and other is not None:
                 turned[site] = rotation(one, other)
-            others = [
-                reading.value
-                for number, reading in enumerate(turns[site])
-                if reading is not None
-                and reading.value is not None
-                and not before < number <= after
-                and self.steps[number] - self.steps[number - 1] >= apart
-            ]
-            usual[site] = float(torch.tensor(others).median()) if others else None
+            usual[site] = self._usual(site, before, after)
         return Moved(spike, (self.steps[before], self.steps[after]), turned, usual)
+
+    def _usual(self, site: str, before: int, after: int) -> float | None:
+        """Median rotation over stretches of at least as many steps that end before or begin after."""
+        apart, found = self.steps[after] - self.steps[before], []
+        for number, step in enumerate(self.steps):
+            later = next((later for later, other in enumerate(self.steps) if other - step >= apart), None)
+            if later is None or (number < after and later > before):
+                continue
+            one, other = self.features(site, number), self.features(site, later)
+            if one is not None and other is not None and (value := rotation(one, other).value) is not None:
+                found.append(value)
+        return float(torch.tensor(found).median()) if found else None
 
     def table(self) -> list[dict[str, Any]]:
         """One row a record: its step, the mean loss since the record before, all readings, those that compare records too."""

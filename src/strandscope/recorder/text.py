@@ -26,7 +26,7 @@ def told(run: Run) -> str:
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     for moved in run.spikes():
-        turned = ", ".join(f"{site} {reading.value:.2f}" for site, reading in moved.rotation.items())
+        turned = ", ".join(f"{site} {_plain(reading)}" for site, reading in moved.rotation.items())
         lines.append(
             f"spike at step {moved.spike.first}, {moved.spike.height:.1f} times the loss before; turned from step "
             f"{moved.between[0]} to {moved.between[1]}: {turned or 'not measured'}"
