@@ -203,8 +203,9 @@ def curve(used: Reading, order: float) -> Curve:
     points = tuple(Point(k, True, read(4), read(0.1), none) for k in (1, 2, 4))
     figure = Figure.of("", "", "", [Series.of("x", "guide", [1], [1])])
     rows = (Counting("bigram", 2, read(5), read(1), none), Counting("trigram", 3, read(4.5), read(0.5), read(2)))
+    everywhere = (read(6), read(5), read(4.5))
     return Curve(
-        "made up", "", "", 9, 90, 4.0, points, rows, used, none, none, read(order), (read(6), read(5), read(4.5)), 2.0, None, figure
+        "made up", "", "", 9, 90, 4.0, points, rows, used, none, none, read(order), everywhere, 2.0, None, figure
     )  # fmt: skip
 
 
