@@ -39,7 +39,7 @@ def context(
 
     Measured on the sources of Python's standard library, which it has probably read, on Strandscope's own sources and passages,
     which it has not, or on --texts. The n-grams are counted in a part of the library that is not scored. Writes context.json
-    and context.md to --out. Takes about eight minutes on one core for smollm2, with --quick two.
+    and context.md to --out. Takes about eight minutes on one core for smollm2, with --quick three.
 
     \b
     Examples:
