@@ -63,6 +63,8 @@ def test_coverage_bands_are_the_exact_family_wise_ones(level: float, repetitions
 
 def test_a_certificate_promises_the_issue_s_band() -> None:
     """93.3 to 96.7 %, two-sided, family-wise at 5 % over 75 intervals of 2,000 repetitions."""
+    claims = [kind for one in STANDARDS for kind in one.kinds]
+    assert claims.count("coverage") + claims.count("level") <= FAMILY and claims.count("bias") <= FAMILY
     low, high = coverage_band(0.95, 2000)
     assert 0.933 <= low < high <= 0.967
     wrong = binom.cdf(np.ceil(low * 2000) - 1, 2000, 0.95) + binom.sf(np.floor(high * 2000), 2000, 0.95)

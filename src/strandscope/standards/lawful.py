@@ -177,10 +177,16 @@ EDGE = law.Law("a ratio", "measured = predicted", {"x": "a figure (1)"}, "everyw
     Bands(level=0.05),
     (1000, 2000, 10000),
     Mutation(
-        "the value judged, not its interval", law.judge, "low <= ratio.low and ratio.high <= high", "low <= ratio.value <= high"
+        "the value judged, not its interval",
+        law.judge_in,
+        "low <= reading.low and reading.high <= high",
+        "low <= reading.value <= high",
     ),
     Mutation(
-        "any overlap with the outside is a violation", law.judge, "ratio.high < low or ratio.low > high", "ratio.high > high"
+        "any overlap with the outside is a violation",
+        law.judge_in,
+        "reading.high < low or reading.low > high",
+        "reading.high > high",
     ),
     source="95 % interval of a ratio that lies on the edge of the band",
 )

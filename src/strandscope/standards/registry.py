@@ -5,7 +5,26 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import composed, detection, erasure, features, geometry, lawful, learned, machines, matrices, spectra, streams
+from . import (
+    composed,
+    curvature,
+    detection,
+    erasure,
+    feature_laws,
+    features,
+    fitting,
+    geometry,
+    kernels,
+    language,
+    lawful,
+    learned,
+    machines,
+    matrices,
+    spectra,
+    streams,
+    tangent,
+    weights,
+)
 from .standard import Standard
 
 STANDARDS: tuple[Standard, ...] = (
@@ -20,6 +39,13 @@ STANDARDS: tuple[Standard, ...] = (
     *composed.STANDARDS,
     *streams.STANDARDS,
     *erasure.STANDARDS,
+    *kernels.STANDARDS,
+    *weights.STANDARDS,
+    *curvature.STANDARDS,
+    *tangent.STANDARDS,
+    *feature_laws.STANDARDS,
+    *fitting.STANDARDS,
+    *language.STANDARDS,
 )
 
 _BY_NAME = {case.name: case for case in STANDARDS}
