@@ -1,10 +1,11 @@
 """From the outcomes of a standard's repetitions to its verdict.
 
 Bands are family-wise: over `FAMILY` two-sided binomial tests an estimator that does what it claims is called wrong, anywhere,
-in 5 % of certificates; intervals and tests of a level are one such family, biases another. For a 95 % interval over 2,000 repetitions that is coverage from 93.3 to 96.7 %, which is what a
-certificate promises; with fewer the band is wider. False positives are judged on their upper side alone: a test that alarms too
-seldom breaks no promise. A bias is judged with its own standard error: red where it lies beyond the band by more than doubt
-allows and, in a certificate, where the repetitions are too few to tell. No band depends on the outcomes that it judges.
+in 5 % of certificates; intervals and tests of a level are one such family, biases another. For a 95 % interval over 2,000
+repetitions that is coverage from 93.3 to 96.7 %, which is what a certificate promises; with fewer the band is wider. False
+positives are judged on their upper side alone: a test that alarms too seldom breaks no promise. A bias is judged with its own
+standard error: red where it lies beyond the band by more than doubt allows and, in a certificate, where the repetitions are too
+few to tell. No band depends on the outcomes that it judges.
 """
 
 from __future__ import annotations
