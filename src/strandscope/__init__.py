@@ -33,6 +33,7 @@ _WHERE = {
     "audit": ".audit",
     "Finding": ".report.finding",
     "Report": ".report.finding",
+    "law": ".laws.catalogue.registry",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "concept",
     "find",
     "hold",
+    "law",
     "load",
     "selfcheck",
     "steer",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .control.holding import Held as Held
     from .control.holding import hold as hold
     from .control.steer import steer as steer
+    from .laws.catalogue.registry import law as law
     from .monitor.monitor import Monitor as Monitor
     from .reading import Reading as Reading
     from .recorder.recorder import Recorder as Recorder
