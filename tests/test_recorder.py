@@ -478,7 +478,7 @@ def test_padding_has_no_part_in_the_features(tmp_path):
             self.head = nn.Linear(6, 4)
 
         def forward(self, input_ids, attention_mask):
-            return self.head(torch.tanh(self.table(input_ids)).cumsum(1))
+            return self.head(torch.tanh(self.table(input_ids).cumsum(1)))
 
     torch.manual_seed(0)
     model = Summing()

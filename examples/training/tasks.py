@@ -93,7 +93,7 @@ def _image(x: Tensor) -> dict[str, Tensor]:
 
 def mlp(steps: int) -> Task:
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-    return _digits(model, lambda x: x, steps, 1e-4, 64)
+    return _digits(model, lambda x: x, steps, 3e-5, 64)
 
 
 def convnext(steps: int) -> Task:
