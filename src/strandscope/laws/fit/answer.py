@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from ...errors import InputError, TrustError
 from ...provenance import numpy_generator
@@ -36,10 +37,24 @@ class Answer:
     compared: tuple[Compared, ...]
     others: dict[str, tuple[Reading, ...]]
     figures: tuple[Figure, ...]
+    level: float
 
     @property
     def fit(self) -> Fit:
         return self.resampled.fit
+
+    @property
+    def scatter(self) -> Reading:
+        """How far runs lie from the curve: the standard deviation of log y, or of y; interval of χ², for normal noise."""
+        fitted, level = self.fit, self.level
+        value, degrees, n = fitted.scatter, fitted.degrees, len(fitted.targets)
+        unit = f"of log {fitted.table.outcome}" if fitted.problem.noise == "multiplicative" else fitted.table.outcome
+        how = "standard deviation of residuals; interval of χ² for normal noise"
+        if self.resampled.groups is not None:
+            why = "rows share their noise or scatter unalike, so that no one figure is every row's"
+            return Reading.not_measured(why, unit=unit, method=how, n=n)
+        low, high = (value * float(np.sqrt(degrees / chi2.ppf(tail, degrees))) for tail in ((1 + level) / 2, (1 - level) / 2))
+        return Reading(value, low, high, level, n, unit, None, how)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -62,7 +77,7 @@ class Answer:
             "form": fitted.form.name,
             "formula": fitted.form.formula,
             "noise": fitted.problem.noise,
-            "scatter": fitted.scatter,
+            "scatter": reading_dict(self.scatter),
             "parameters": {name: reading_dict(reading) for name, reading in self.parameters.items()},
             "predictions": [
                 {"at": dict(zip(table.names, one, strict=True)), "reading": reading_dict(reading), "sentence": sentence}
@@ -107,7 +122,7 @@ def answer(
                 others[one.form.name] = tuple(Reading.not_measured(reason, unit=table.outcome, method="") for _ in places)
     return Answer(
         made, parameters(made, level), places, tuple(predictions(made, places, level)), tuple(compared), others,
-        figures(made, level),
+        figures(made, level), level,
     )  # fmt: skip
 
 
@@ -181,8 +196,7 @@ def lines(said: Answer) -> Iterator[str]:
     width = max(len(name) for name in said.parameters)
     for name, reading in said.parameters.items():
         yield f"  {name:{width}}  {_told(reading)}"
-    what = "log " * (fitted.problem.noise == "multiplicative") + table.outcome
-    yield f"  scatter of {what}: {fitted.scatter:.3g}"
+    yield f"  scatter: {_told(said.scatter)}"
     yield f"  intervals: {next(iter(said.parameters.values())).method}"
     yield from said.sentences
     for one in said.compared:

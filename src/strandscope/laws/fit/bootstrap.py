@@ -204,4 +204,6 @@ def _unit(fit: Fit, name: str) -> str:
         return fit.table.outcome
     if name == "m":
         return fit.table.names[0]
-    return f"1/{fit.table.names[0]}" if name == "k" and not fit.form.logarithmic else "exponent" if name != "f" else "of log"
+    return (
+        f"1/{fit.table.names[0]}" if name == "k" and not fit.form.logarithmic else "exponent" if name != "f" else "width in log x"
+    )

@@ -159,7 +159,7 @@ FORMS: dict[str, Form] = {
         Form("power+const", "E + A x^-α", 1, True, ("A",), (_exponent("α", 48),), _decay, ((0, 0),)),
         Form(
             "chinchilla", "E + A N^-α + B D^-β", 2, True, ("A", "B"),
-            (_exponent("α", 28), _exponent("β", 28)), _two_decays, ((0, 0), (1, 1)),
+            (_exponent("α", 20), _exponent("β", 20)), _two_decays, ((0, 0), (1, 1)),
         ),
         Form(
             "exponential", "E + A e^(-k x)", 1, True, ("A",), (Search("k", 1e-2, 100.0, 48, logged=True),),
