@@ -21,6 +21,7 @@ from strandscope.statistics.kernel.eigenlearning import eigenlearning, overfitti
 from strandscope.statistics.kernel.learnability import kernel_learner, learnabilities, parities, total_learnability
 from strandscope.statistics.kernel.ridge import KernelRidge
 from strandscope.statistics.tail import power_law_tail
+from strandscope.statistics.tangent.closed import relu_kernel
 from strandscope.statistics.weights import weight_spectrum
 
 QUICK = [case for case in (*kernels.STANDARDS, *weights.STANDARDS) if case.repetitions("fast") <= 20]
@@ -150,6 +151,15 @@ def test_the_risk_at_the_threshold_is_no_number(p) -> None:
 def test_a_singular_kernel_cannot_reproduce_its_labels() -> None:
     with pytest.raises(TrustError, match="singular"):
         total_learnability(kernel_learner(torch.ones(8, 8)), parities(3)[1], np.arange(3))
+
+
+def test_a_kernel_that_is_singular_but_for_rounding_is_refused() -> None:
+    """Without a bias the tangent kernel of a ReLU network gives odd functions one degree alone: three bits, all eight corners."""
+    points, basis = parities(3)
+    with pytest.raises(TrustError, match="singular"):
+        total_learnability(kernel_learner(relu_kernel(points)), basis, np.arange(8))
+    biased = relu_kernel(torch.cat([points, torch.ones(8, 1).double()], 1))
+    assert total_learnability(kernel_learner(biased), basis, np.arange(8)).value == pytest.approx(8, abs=1e-8)
 
 
 def test_parities_are_orthonormal_and_of_their_bits() -> None:

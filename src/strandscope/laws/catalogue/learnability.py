@@ -29,7 +29,7 @@ CONSERVATION = Law(
         "n": "rows seen",
         "δ": "ridge (unit of the kernel)",
     },
-    domain="a domain that can be written out, a complete basis, a learner that is linear in its labels; any kernel",
+    domain="a complete basis; a learner that is linear in its labels and, without a ridge, reproduces them; any kernel",
     tolerance=1e-8,
 )
 
@@ -53,7 +53,8 @@ def kernels(points: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     mixed = torch.randn(size, 2 * size, generator=generator, dtype=torch.float64)
     return {
         "Gaussian": torch.exp(-apart.square() / (2 * d)),
-        "ReLU tangent": relu_kernel(points) / d + 0.1,
+        "ReLU tangent": relu_kernel(torch.cat([points, torch.ones(size, 1).double()], 1))
+        / d,  # without a bias it can be singular
         "random": mixed @ mixed.T / (2 * size),
     }
 

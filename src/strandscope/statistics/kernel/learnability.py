@@ -4,9 +4,11 @@ On M points with functions φ_i orthonormal under the uniform measure (ΦᵀΦ =
 returns φ̂_i on all of them; its learnability is L_i = ⟨φ_i, φ̂_i⟩ (Simon et al., arXiv 2110.03922), 1 where the function is
 reproduced and 0 where nothing of it is. Over a complete basis
 
-    Σ_i L_i = n     for kernel regression without a ridge, whatever the kernel;      Σ_i L_i = tr K_SS(K_SS + δ)⁻¹ < n with one.
+    Σ_i L_i = n     for kernel regression without a ridge, whatever the kernel;      Σ_i L_i = tr K_SS(K_SS + δ)⁻¹ < n with one,
 
-It is the trace of the learner as a linear map, Σ_{s∈S} ∂f̂(s)/∂f(s), so it holds for every learner that is linear in the labels
+as long as K_SS can be inverted (one that cannot learns its rank).
+
+That is the trace of the learner as a linear map, Σ_{s∈S} ∂f̂(s)/∂f(s), so it holds for every learner that is linear in the labels
 and reproduces them: the nearest neighbour too. What must break it: a basis that is not complete, a ridge, a learner that is not
 linear in its labels (a classifier's sign, a trained network).
 """
@@ -26,6 +28,7 @@ from ...reading import Reading
 from .spectrum import exact, ridge_of
 
 Ints = NDArray[np.int64]
+REPRODUCED = 1e-9  # of the labels: how far a solve may be off
 Learner = Callable[[Tensor, Tensor], Tensor]  # rows (n,) that are seen, labels (n, k) → predictions (M, k) on the whole domain
 
 
@@ -42,7 +45,10 @@ def parities(d: int) -> tuple[Tensor, Tensor]:
 
 
 def kernel_learner(gram: Tensor, ridge: float = 0.0) -> Learner:
-    """Kernel regression with the Gram matrix (M, M) of the whole domain; (K_SS + δ)⁻¹ with δ = `ridge`."""
+    """Kernel regression with the Gram matrix (M, M) of the whole domain; (K_SS + δ)⁻¹ with δ = `ridge`.
+
+    The learner raises TrustError where the solve does not give the labels back.
+    """
     whole, ridge = finite(gram, "gram"), ridge_of(ridge)
     if whole.ndim != 2 or whole.shape[0] != whole.shape[1]:
         raise InputError(f"gram: got shape {tuple(gram.shape)}, wanted (M, M) over the whole domain")
@@ -50,7 +56,7 @@ def kernel_learner(gram: Tensor, ridge: float = 0.0) -> Learner:
     def learn(rows: Tensor, labels: Tensor) -> Tensor:
         seen = whole[rows][:, rows] + ridge * torch.eye(len(rows), dtype=torch.float64)
         solved, failed = torch.linalg.solve_ex(seen, labels)
-        if int(failed) or not bool(torch.isfinite(solved).all()):
+        if int(failed) or float((seen @ solved - labels).abs().max()) > REPRODUCED * float(labels.abs().max()):
             raise TrustError("gram: singular on the rows that are seen, so no function reproduces the labels; give a ridge")
         return whole[:, rows] @ solved
 
