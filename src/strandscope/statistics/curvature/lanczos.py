@@ -154,12 +154,16 @@ def _eigenpairs(
     room = min(max(BASIS, 2 * k + 20), limit // each - 1, operator.size)
     krylov = Krylov(operator, sign, generator, room)
     krylov.begin(start)
-    allowed = max(most - k, 1)
+    allowed, before = max(most - k, 1), None  # `before`: the k values when the basis last was invariant
     while True:
         krylov.step()
         theta, ritz, estimate = krylov.ritz()
         scale = float(np.abs(theta).max())
         enough = len(theta) >= k and bool((estimate[:k] <= 0.5 * tolerance * scale).all())
+        if krylov.beta == 0 and enough:  # an invariant space: another start may hold second copies of these
+            enough, before = before is not None and np.allclose(theta[:k], before, 0, tolerance * scale), theta[:k]
+        elif before is not None:
+            enough = False
         if enough or krylov.products >= allowed or krylov.filled == operator.size:
             break
         if krylov.filled == room:

@@ -5,8 +5,9 @@
 - Its head is smooth. The Hessian that autograd gives of |x|, max or a hinge is that of the pieces: it knows nothing of the kinks
   between them, where all of such a loss's curvature sits. So the weights nearest the loss are moved by as much as they are long
   and the change of the gradient along the way is held against the integral of the second derivative over it (fundamental theorem
-  of calculus): kinks that are crossed are what is missing. Nothing behind these weights moves, so that the kinks of ReLUs inside
-  a network are not asked about: their Hessian is the usual one, almost everywhere defined, and as blind to them.
+  of calculus): kinks that are crossed are what is missing, in the mean over rows, so that jumps which cancel are not seen.
+  Nothing behind these weights moves, so that the kinks of ReLUs inside a network are not asked about: their Hessian is the usual
+  one, almost everywhere defined, and as blind to them.
 - The second derivative is symmetric: where a part of the loss is cut from the graph, the operator is the Hessian of nothing.
 """
 
