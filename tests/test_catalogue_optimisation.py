@@ -180,6 +180,16 @@ def test_the_hessian_of_the_output_vanishes_and_a_sigmoid_s_does_not() -> None:
     assert steep == pytest.approx(-0.5, abs=0.1) and flat > -0.3
 
 
+@pytest.mark.parametrize(("factor", "wanted"), [(1.0, "consistent"), (1.1, "violated"), (0.9, "violated")])
+def test_a_constant_that_is_off_by_a_tenth_is_violated(factor: float, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"WIDTHS": (32, 256), "RUNS": 4, "FINE": (32,), "FINE_RUNS": 1, "CONSTANT": factor * model_hessian.CONSTANT}
+    for name, value in small.items():
+        monkeypatch.setattr(model_hessian, name, value)
+    found = model_hessian.model_hessian.run(1, level=0.8)
+    assert (found.verdict, found.checks[0].verdict) == (wanted, wanted), found.checks[0]
+    assert found.checks[1].verdict == found.checks[2].verdict == "consistent"
+
+
 # --- PL* ---
 
 
@@ -197,6 +207,9 @@ def test_a_wide_network_contracts_as_foretold_and_nothing_lies_below_its_bound()
     assert wide.contraction == pytest.approx(1, abs=0.05)
     assert (wide.low, wide.slow, wide.looked) == (0, 0, 15)
     assert wide.losses[-1].max() < 0.7 * wide.losses[0].min()
+    with applied(Mutation("rate", descent.kernel_descent, "1 - step * values", "1 - 1.1 * step * values")):
+        wrong = pl_rate.trained(TRIAL, "wide", x, 2048, 3)
+    assert ratio("wrong", 1, wrong.contraction, within(0.05), 0.95, "1").verdict == "violated"
     narrow = pl_rate.trained(TRIAL, "narrow", x, 3, 20)
     assert abs(narrow.contraction - 1).mean() > 0.1 and narrow.low == 0
     with applied(Mutation("half", descent.pl_star, "square / (2 * value)", "square / (2 * value) / 40")):
