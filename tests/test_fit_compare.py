@@ -68,6 +68,12 @@ def test_a_form_that_cannot_be_fitted_is_not_compared_and_says_why() -> None:
     assert found["exponential"].verdict == "not compared" and "no amplitude above 0" in found["exponential"].reason
 
 
+def test_groups_that_are_too_few_without_the_largest_sizes_are_refused() -> None:
+    table = noisy(groups=np.arange(16) // 2)  # eight in all
+    with pytest.raises(InputError, match="table without its largest sizes: 6 groups, wanted at least 8"):
+        compare(table, [FORMS["power"]], np.random.default_rng(0))
+
+
 # --- what is said ---
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -69,7 +69,7 @@ def split(table: Table) -> tuple[Table, Table]:
     if held >= len(names) - 1:
         raise InputError(f"{table.name}: {len(names)} sizes, too few to hold the largest out; add runs of other sizes")
     large = sizes >= names[-held]
-    return table.of_rows(~large), table.of_rows(large)
+    return replace(table.of_rows(~large), name=f"{table.name} without its largest sizes"), table.of_rows(large)
 
 
 def compare(
