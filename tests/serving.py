@@ -76,7 +76,7 @@ def fill(folder: Path, subject: Subject) -> Path:
 def served(folder: Path, limits: Limits = LIMITS) -> Iterator[Served]:
     subject = opened(tiny_chat.save_model(folder / "tiny"))
     strands = fill(folder / "strands", subject)
-    bench = bench_of(subject, strands=[strands], limits=limits, prompts=8)
+    bench = bench_of(subject, strands=[strands], limits=limits, prompts=8, state=folder / "state", run=folder / "run")
     address, sock = listen("127.0.0.1", 0, None)
     up = threading.Event()
     running = server(bench, address, up.set)

@@ -33,6 +33,8 @@ NEEDED = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 @click.option(
     "--dose-prompts", type=click.IntRange(2), default=100, show_default=True, help="Neutral prompts that doses are measured on."
 )
+@click.option("--state", metavar="DIR", default=".strandscope/serve", show_default=True, help="Where saved settings are kept.")
+@click.option("--run", metavar="DIR", help="A training run that the recorder writes, to be watched.")
 @click.option("--force", is_flag=True, help="Use strands and monitors of another network; answers say so.")
 @options.as_json
 @options.opening
@@ -48,6 +50,8 @@ def serve(
     max_tokens: int,
     seconds: float,
     dose_prompts: int,
+    state: str,
+    run: str | None,
     force: bool,
     as_json: bool,
     **opening: Any,
@@ -81,7 +85,16 @@ def serve(
 
         limits = Limits(rows=rows, waiting=waiting, tokens=max_tokens, seconds=seconds)
         files = [Path(file) for file in monitors]
-        bench = bench_of(subject, strands=folders, monitors=files, limits=limits, prompts=dose_prompts, force=force)
+        bench = bench_of(
+            subject,
+            strands=folders,
+            monitors=files,
+            limits=limits,
+            prompts=dose_prompts,
+            force=force,
+            state=Path(state),
+            run=None if run is None else Path(run),
+        )
         for broken in bench.shelf.broken:
             note(visible(f"left out: {broken.sentence}", lines=False))
         names = ", ".join(sorted({one.name for one in bench.shelf.files.values()})) or "none"

@@ -15,11 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import StrandscopeError
-from . import completions
+from . import api, completions
 from .address import Address
 from .completions import Bench
 from .engine import Engine, Limits, beside
-from .jobs import Jobs
+from .jobs import BUG, Jobs
 from .metrics import Metrics
 from .security import Guard
 from .shelf import PROMPTS, Shelf
@@ -28,6 +28,7 @@ from .wire import ApiError, Json, error_response
 if TYPE_CHECKING:
     from ..subject.subject import Subject
 
+STATE = Path(".strandscope/serve")
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -39,6 +40,8 @@ def bench_of(
     limits: Limits | None = None,
     prompts: int = PROMPTS,
     force: bool = False,
+    state: Path = STATE,
+    run: Path | None = None,
 ) -> Bench:
     """What a server needs, its engine not yet started.
 
@@ -49,7 +52,7 @@ def bench_of(
     engine = Engine(subject, limits)
     shelf = Shelf(beside(subject), strands, monitors, prompts=prompts, force=force)
     jobs = Jobs()
-    return Bench(engine, shelf, jobs, Metrics(engine, jobs), limits, name_of(subject), int(time.time()))
+    return Bench(engine, shelf, jobs, Metrics(engine, jobs), limits, name_of(subject), int(time.time()), state, run)
 
 
 def name_of(subject: Subject) -> str:
@@ -76,6 +79,7 @@ def application(bench: Bench, address: Address) -> Any:
         lifespan=life,
         exception_handlers={StrandscopeError: _told, HTTPException: _http, Exception: _bug},
     )
+    app.router.redirect_slashes = False  # a redirect would give a client's path and host back in a header
     return _Counted(Guard(app, address), made, bench.metrics)
 
 
@@ -89,7 +93,7 @@ def routes_of(bench: Bench) -> list[Route]:
         return Response(bench.metrics.text(), headers={"Content-Type": METRICS})
 
     own = [Route("/healthz", healthz, methods=["GET"]), Route("/metrics", metrics, methods=["GET"])]
-    return [*own, *completions.routes(bench)]
+    return [*own, *completions.routes(bench), *api.routes(bench)]
 
 
 async def _told(_request: Request, error: Exception) -> Response:
@@ -105,7 +109,7 @@ async def _http(_request: Request, error: Exception) -> Response:
 
 async def _bug(_request: Request, _error: Exception) -> Response:
     """Starlette raises the error again after this, so that it is logged with its traceback."""
-    return error_response(ApiError(500, "a bug of the server's; its log says more", kind="server_error", code="bug"))
+    return error_response(ApiError(500, BUG, kind="server_error", code="bug"))
 
 
 class _Counted:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """Everything that routes share: the engine and what stands beside it. `model` is the name that requests give it."""
+    """Everything that routes share: the engine and what stands beside it. `model` is the name that requests give it, `state` the
+    folder of saved settings, `run` that of a training run."""
 
     engine: Engine
     shelf: Shelf
@@ -43,6 +45,8 @@ class Bench:
     limits: Limits
     model: str
     started: int
+    state: Path
+    run: Path | None = None
 
 
 def routes(bench: Bench) -> list[Route]:

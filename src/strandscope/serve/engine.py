@@ -84,6 +84,11 @@ class Engine:
         return self._thread.is_alive()
 
     @property
+    def batched(self) -> bool:
+        """Whether several rows are decoded together; as far as that is known before the first one."""
+        return self._batch.wide
+
+    @property
     def running(self) -> int:
         """Rows that are decoded now."""
         return len(self._batch.rows)

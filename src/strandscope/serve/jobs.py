@@ -6,6 +6,7 @@ done, of) and is cancelled inside it, between two of its steps. What is finished
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ Report = Callable[[str, int, int], None]
 Work = Callable[[Report], Any]
 Status = Literal["waiting", "running", "done", "failed", "cancelled"]
 KEPT = 64
+BUG = "a bug of the server's; its log says more"
+LOG = logging.getLogger("strandscope.serve")
 
 
 class Cancelled(StrandscopeError):
@@ -59,15 +62,12 @@ class Job:
         return "done" if self.error is None else "failed"
 
     def as_json(self) -> dict[str, Any]:
-        """Raises what the work raised, if that was a bug of ours."""
         error = self.error
-        if error is not None and not isinstance(error, StrandscopeError):
-            raise error
         status = self.status
         told = {"id": self.id, "what": self.what, "status": status, "stage": self.stage, "done": self.done, "of": self.of}
         return {
             **told,
-            "error": None if error is None else str(error),
+            "error": None if error is None else str(error) if isinstance(error, StrandscopeError) else BUG,
             "result": self.future.result() if status == "done" else None,
         }
 
@@ -101,6 +101,7 @@ class Jobs:
 
         job.future = self._pool.submit(run)
         self._jobs[job.id] = job
+        job.future.add_done_callback(_log_bug)
         if not kept:
             job.future.add_done_callback(lambda _: self._jobs.pop(job.id, None))
         return job
@@ -121,3 +122,9 @@ class Jobs:
         over = [job.id for job in self._jobs.values() if job.future.done()]
         for id in over[: max(0, len(over) - KEPT)]:
             self._jobs.pop(id, None)
+
+
+def _log_bug(future: Future[Any]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, StrandscopeError):
+        LOG.error("a job failed", exc_info=error)

@@ -61,6 +61,7 @@ def log_to(stream: Any) -> None:
     """Send the server's errors to a stream."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines("%(levelname)s %(message)s"))
-    logger = logging.getLogger("uvicorn.error")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.WARNING)
+    for name in ("uvicorn.error", "strandscope.serve"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING)

@@ -63,6 +63,7 @@ class Shelf:
     ) -> None:
         self.subject, self.force = subject, force
         self.folders, self._files = tuple(folders), tuple(monitors)
+        self.prompts = prompts
         self._benches = Benches(subject, prompts=prompts, replies=max(8, prompts // 4))
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._lock = threading.Lock()
@@ -70,8 +71,8 @@ class Shelf:
 
     def load(self) -> None:
         """Read the folders again; expressions that were ready are forgotten."""
-        self.files: dict[str, Strand | Eraser] = {}
-        self.monitors: dict[str, Monitor] = {}
+        files: dict[str, Strand | Eraser] = {}
+        monitors: dict[str, Monitor] = {}
         broken: list[Broken] = []
         for path in (*self.folders, *self._files):
             if not path.exists():
@@ -80,22 +81,22 @@ class Shelf:
                 )
             for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
                 try:
-                    self._take(file)
+                    self._take(file, files, monitors)
                 except StrandscopeError as error:
                     broken.append(Broken(file.name, str(error)))
-        self.broken = tuple(broken)
         with self._lock:
+            self.files, self.monitors, self.broken = files, monitors, tuple(broken)
             self._held.clear()
 
-    def _take(self, file: Path) -> None:
+    def _take(self, file: Path, files: dict[str, Strand | Eraser], monitors: dict[str, Monitor]) -> None:
         _, manifest = load_tensors(file)
         schema = manifest.get("schema") if isinstance(manifest, dict) else None
         if schema == monitor_file.SCHEMA:
             monitor = Monitor.load(file)
             monitor.check(self.subject.fingerprint, force=self.force)
-            if file.stem in self.monitors:
+            if file.stem in monitors:
                 raise InputError(f"{file.name}: there is a monitor {file.stem!r} already; give it another name")
-            self.monitors[file.stem] = monitor
+            monitors[file.stem] = monitor
             return
         kind = {strand.SCHEMA: Strand, erase.SCHEMA: Eraser}.get(str(schema))
         if kind is None:
@@ -103,10 +104,10 @@ class Shelf:
         one = kind.load(file)
         one.check(self.subject.fingerprint, force=self.force)
         check_fits(one, self.subject)
-        for name, other in self.files.items():
+        for name, other in files.items():
             if type(other) is type(one) and (other.name, other.site) == (one.name, one.site):
                 raise InputError(f"{file.name}: {name} holds {one.name!r} at {one.site} already; give it another name")
-        self.files[file.name] = one
+        files[file.name] = one
 
     @property
     def strands(self) -> list[Strand]:

@@ -211,6 +211,10 @@ class Fields:
             name = self.name(key)
             raise ApiError(400, f"{name}: got {quoted(got)}, and {why}", param=name, code="unsupported_parameter")
 
+    def all(self) -> dict[str, Any]:
+        """The whole object, whatever is in it."""
+        return dict(self._value)
+
     def done(self, ignored: Collection[str] = ()) -> None:
         """Raise ApiError for a field that nobody took and that is not to be ignored."""
         for key in self._value:
