@@ -27,7 +27,7 @@ from .topmost import topmost
 
 Floats = NDArray[np.float64]
 POINTS, DEGREE, WIDTH = 20, 5, 50
-STEPS, NETWORKS = (0.05, 0.06, 0.08), 20  # step sizes, networks at each
+STEPS, NETWORKS = (0.04, 0.055, 0.07), 20  # step sizes, networks at each
 EVERY, LONG, FLOW, FLOWING = 100, 8000, 6000, 12
 EDGE = 2.0  # of ηλ₁: where a quadratic model begins to diverge
 BAND = (0.95, 1.08)
