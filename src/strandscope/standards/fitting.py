@@ -128,7 +128,7 @@ def prediction(draw: Draw) -> Outcome:
     "laws.fit.bootstrap.interval",
     "α = .3",
     Bands(coverage=0.95),
-    (45, 400, 2000),
+    (80, 400, 2000),
     Mutation("groups forgotten", bootstrap._groups, "if groups is None:", "if True:"),
     source="A x^-α",
     unit="exponent",
