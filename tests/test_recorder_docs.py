@@ -38,7 +38,7 @@ def test_the_loop_runs_shows_features_forming_and_has_the_losses_of_the_same_loo
     exec(compile("\n".join(plain).replace("range(6000)", "range(1000)"), "without", "exec"), without)  # noqa: S102
     assert [loss for _, loss in run.losses][:1000] == without["losses"] and len(run.losses) == 6000
     printed = capsys.readouterr().out
-    assert "share along the last 4" in printed and "of the training time, of 5% allowed" in printed
+    assert "share along the last 4" in printed and "of the training time, of 20% allowed" in printed
     aligned = run.alignment("input")
     assert aligned[0].high < 0.2 and aligned[-1].low > 0.6  # strands form
     assert run.emergence("input").status == ("measured" if len(run.records) > 2 else "not measured")

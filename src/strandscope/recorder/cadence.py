@@ -1,10 +1,10 @@
 """When to measure next, so that the recorder stays within its share of the training time.
 
 Time is told apart by two marks: `enter` when the recorder is called, `leave` when it returns. What passes between leaving and
-entering is training. A measurement is affordable if, with what it is expected to cost (the dearest of the last three) and one
-more kept back for the record at the end, the time inside stays within `budget` times the time outside. The records at the start
-and at the end are taken whatever they cost: the floor. What is decided is a step, not a moment, so that all processes of a
-distributed run can be told it.
+entering is training. A measurement is affordable if, with what it is expected to cost (the dearest of the last three; the first
+of all warms up and is left out) and one more kept back for the record at the end, the time inside stays within `budget` times the
+time outside. The records at the start and at the end are taken whatever they cost: the floor. What is decided is a step, not a
+moment, so that all processes of a distributed run can be told it.
 
 Where it is known how many steps come, the share that may be spent by step s is budget · √(steps/s) of the time outside so far:
 more at first, when most is formed, and the budget at the end. A training that ends early has then cost more, and the record says
@@ -61,7 +61,7 @@ class Cadence:
     def took(self, seconds: float, *, floor: bool) -> None:
         """A record was made, and took so long."""
         self.records += 1
-        self._costs = [*self._costs[-2:], seconds]
+        self._costs = [seconds] if self.records == 2 else [*self._costs[-2:], seconds]  # the first warms up
         self.floor += seconds if floor else 0.0
 
     def missing(self, step: int) -> float:

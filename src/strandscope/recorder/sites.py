@@ -64,9 +64,9 @@ class Pass:
         A site that the answer does not depend on is left out.
         """
         names = list(self.edges)
-        found = torch.autograd.grad(
-            self.answer, [self.edges[name] for name in names], cotangent.to(self.answer), retain_graph=keep, allow_unused=True
-        )
+        # Of a scalar: a gradient of a tensor along another has PyTorch load its symbolic algebra, a second of the first record.
+        along = (self.answer * cotangent.to(self.answer)).sum()
+        found = torch.autograd.grad(along, [self.edges[name] for name in names], retain_graph=keep, allow_unused=True)
         pairs = zip(names, found, strict=True)
         return {name: self.places[name].state(gradient.detach()) for name, gradient in pairs if gradient is not None}
 
