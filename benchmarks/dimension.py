@@ -43,7 +43,8 @@ def run(size: Size) -> Results:
     warnings.simplefilter("ignore")
     n, pairs = size.of(10_000, 500), size.of(5, 1)
     lines, rows = [], []
-    for d, most in ((576, 0.2), (10, None)):
+    most = 0.2
+    for d in (576, 10):
         states = points(n, d)
         given = states.numpy()
         mine = two_nn(states)

@@ -206,7 +206,7 @@ def hutchpp(draw: Draw) -> Outcome:
     "density of two clusters",
     "statistics.curvature.spectral_density",
     "a quarter up to 3",
-    Bands(bias=0.002, error=0.15),
+    Bands(bias=0.0, error=0.15),
     (30, 60, 1000),
     Mutation(
         "all entries of the eigenvectors for the first",

@@ -57,13 +57,14 @@ def _proposed_by_pairs(points: Tensor) -> tuple[Tensor, Tensor]:
 
     for start in range(0, n, _CHUNK):
         stop = min(start + _CHUNK, n)
-        products = torch.addmm(own[start:], points[start:stop], points[start:].T, alpha=-2)
+        products = points[start:stop] @ points[start:].T
+        near = torch.add(own[start:], products, alpha=-2)
         inside = torch.arange(stop - start, device=points.device)
-        products[inside, inside] = torch.inf
-        join(slice(start, stop), products, start)
+        near[inside, inside] = torch.inf
+        join(slice(start, stop), near, start)
         if stop < n:
-            across = products[:, stop - start :] - own[stop:] + own[start:stop, None]
-            join(slice(stop, n), across.T.contiguous(), start)
+            across = torch.empty(n - stop, stop - start, dtype=points.dtype, device=points.device)
+            join(slice(stop, n), torch.add(own[start:stop], products[:, stop - start :].T, alpha=-2, out=across), start)
     return best, whose
 
 
