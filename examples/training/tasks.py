@@ -197,7 +197,7 @@ def grokking(steps: int) -> Task:
 
 
 STEPS = {
-    "mlp": 20000, "convnext": 2000, "vit": 2000, "transformer": 1000, "rwkv": 300, "mamba": 200, "grokking": 4000,
+    "mlp": 12000, "convnext": 2000, "vit": 2000, "transformer": 1000, "rwkv": 300, "mamba": 200, "grokking": 4000,
 }  # fmt: skip
 TASKS: dict[str, Callable[[int], Task]] = {
     "mlp": mlp, "convnext": convnext, "vit": vit, "transformer": transformer, "rwkv": rwkv, "mamba": mamba, "grokking": grokking,
