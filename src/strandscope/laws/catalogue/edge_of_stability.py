@@ -116,7 +116,7 @@ def sharpen(begun: Weights, steps: int, size: Callable[[Tensor], Tensor], genera
     LAW,
     source="Cohen, Kaur, Li, Kolter & Talwalkar 2021",
     control="Gradient flow, steps a quarter of their own edge: λ₁ passes 2/η and goes on, so that this must be violated.",
-    seconds=45,
+    seconds=38,
 )
 def edge_of_stability(trial: Trial) -> LawResult:
     """Full-batch gradient descent on squared error raises λ₁ to 2/η and holds it there: tanh networks of 1–50–50–1 on the

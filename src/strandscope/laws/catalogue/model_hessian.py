@@ -85,7 +85,7 @@ def drawn(generator: torch.Generator, x: Tensor, m: int) -> tuple[Output, Tensor
     LAW,
     source="Liu, Zhu & Belkin 2020; the constant by hand",
     control="A sigmoid on the output: its Hessian must not vanish with the width, so that the slope of −½ must be violated.",
-    seconds=20,
+    seconds=7,
 )
 def model_hessian(trial: Trial) -> LawResult:
     """The spectral norm of the Hessian of f = (1/√m) Σ ±tanh(w_jᵀx) falls as m^−½ with the constant 4/(3√3)‖x‖²: by Lanczos at

@@ -94,7 +94,7 @@ def motions(trial: Trial, x: Tensor, widths: Sequence[int], runs: int, steps: in
     LAW,
     source="Jacot, Gabriel & Hongler 2018; arc-cosine kernels of order 0, 1 and 2, Cho & Saul 2009; V by hand",
     control="In mean-field scaling training moves the kernel by as much at every width: that its motion falls must be violated.",
-    seconds=15,
+    seconds=13,
 )
 def ntk_width(trial: Trial) -> LawResult:
     """The tangent kernel of a two-layer ReLU network of width m is off its limit by √(V/m), with V in closed form: 32 inputs on a

@@ -110,7 +110,7 @@ def linear_modes(trial: Trial) -> tuple[Descent, Tensor]:
     LAW,
     source="PL*: Liu, Zhu & Belkin 2022; modes: gradient descent on squared error under a fixed kernel",
     control="Networks of 6 units leave their first kernel: each falls at another rate, so that this must be violated.",
-    seconds=20,
+    seconds=8,
 )
 def pl_rate(trial: Trial) -> LawResult:
     """Squared error under gradient descent falls along each eigenvector of the tangent kernel by (1 − ηλ)² a step. A model linear
