@@ -161,7 +161,7 @@ def _figure(setting: Setting, curve: list[tuple[int, Reading]], logs: dict[int, 
     DESCENT,
     source="Belkin, Hsu & Xu, arXiv 1903.07571; the best ridge has no peak: Nakkiran et al., arXiv 2003.01897",
     control="the same fits with the best ridge have no peak at p = n: violated",
-    seconds=12,
+    seconds=2,
 )
 def double_descent(trial: Trial) -> LawResult:
     """Forty rows are fitted by least squares on more and more of 400 coordinates. The expected squared error on a new row has a

@@ -171,7 +171,7 @@ def _series(name: str, kind: str, x: object, draws: Floats, level: float) -> Ser
     FEW_SHOT,
     source="arithmetic of means; the claim that strands need few examples: Belkin and co-workers (Science, 2026)",
     control="isotropic noise of fixed variance: examples grow with the dimension, violated",
-    seconds=8,
+    seconds=5,
 )
 def few_shot_direction(trial: Trial) -> LawResult:
     """The difference of the means of n examples a class points along the concept, and across it by 2(tr Σ − ŵ₀ᵀΣŵ₀)/n: what

@@ -209,7 +209,7 @@ def _series(name: str, kind: str, x: object, draws: Floats, level: float) -> Ser
     BENIGN,
     source="Bartlett, Long, Lugosi & Tsigler (2020); Belkin, Hsu & Xu, arXiv 1903.07571",
     control="a covariance whose tail falls as i⁻²: more features no longer help, violated",
-    seconds=6,
+    seconds=2,
 )
 def benign_overfitting(trial: Trial) -> LawResult:
     """Fifty rows of pure noise are interpolated with 100 to 6,400 white features. What that costs on new rows falls as 1/(p − n
@@ -222,7 +222,7 @@ def benign_overfitting(trial: Trial) -> LawResult:
     TEMPERED,
     source="Mallinar et al., arXiv 2207.06569; Simon et al., arXiv 2110.03922",
     control="an exponential spectrum, where the cost grows with the rows (catastrophic): violated",
-    seconds=15,
+    seconds=4,
 )
 def tempered_overfitting(trial: Trial) -> LawResult:
     """A hundred rows of pure noise are interpolated with features whose variances fall as i^−a. The test error is neither that
