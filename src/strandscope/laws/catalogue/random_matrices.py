@@ -46,7 +46,7 @@ class Setting:
     small: tuple[int, int, int] = (120, 60, 200)  # for outliers and tails
     spiked: tuple[int, int, int] = (800, 200, 400)
     counted: int = 60  # of the draws, in which outliers are counted
-    spikes: tuple[float, ...] = (2.0, 1.0)  # γ = ¼, so the threshold is ½
+    spikes: tuple[float, ...] = (2.0, 1.5)  # γ = ¼, so the threshold is ½
     hidden: float = 0.25
     participation: tuple[int, int, int] = (300, 150, 40)
     pairs: tuple[int, int, int, int] = (128, 32, 64, 200)  # rows, d₁, d₂, draws
@@ -176,7 +176,7 @@ def nulls(trial: Trial, setting: Setting = Setting()) -> LawResult:
     NULLS,
     source="Marchenko & Pastur (1967); Johnstone (2001); Baik, Ben Arous & Péché (2005); Paul (2007)",
     control="a spike below the threshold is not counted: violated",
-    seconds=15,
+    seconds=12,
 )
 def nulls_of_random_matrices(trial: Trial) -> LawResult:
     """Whatever is read off a spectrum has to be held against what chance gives, and chance has laws. White matrices stay within
