@@ -45,7 +45,7 @@ class Setting:
     weights: tuple[int, int, int] = (400, 200, 40)  # rows, columns, matrices for the distance from the law
     small: tuple[int, int, int] = (120, 60, 200)  # for outliers and tails
     spiked: tuple[int, int, int] = (800, 200, 400)
-    counted: int = 60  # of the draws, in which outliers are counted
+    counted: int = 120  # of the draws, in which outliers are counted
     spikes: tuple[float, ...] = (2.0, 1.5)  # γ = ¼, so the threshold is ½
     hidden: float = 0.25
     participation: tuple[int, int, int] = (300, 150, 40)
@@ -83,7 +83,7 @@ def spikes(trial: Trial, setting: Setting, strength: float) -> tuple[Floats, Flo
         values.append(float(top.values[0]))
         cosines.append(float(top.vectors[0, 0]) ** 2)
         if number < setting.counted:
-            outliers.append(weight_spectrum(torch.as_tensor(rows)).outliers.value)
+            outliers.append(weight_spectrum(torch.as_tensor(rows), 0.999).outliers.value)
     return np.array(values), np.array(cosines), np.array(outliers, dtype=np.float64)
 
 
@@ -176,7 +176,7 @@ def nulls(trial: Trial, setting: Setting = Setting()) -> LawResult:
     NULLS,
     source="Marchenko & Pastur (1967); Johnstone (2001); Baik, Ben Arous & Péché (2005); Paul (2007)",
     control="a spike below the threshold is not counted: violated",
-    seconds=12,
+    seconds=14,
 )
 def nulls_of_random_matrices(trial: Trial) -> LawResult:
     """Whatever is read off a spectrum has to be held against what chance gives, and chance has laws. White matrices stay within
