@@ -95,8 +95,7 @@ def draw(held: dict[str, Any], path: Path) -> None:
     middle.set_ylim(-0.1 - 0.05 * len(held["sites"]), 1)
     middle.set_yticks([0, 0.25, 0.5, 0.75, 1])
     if any(one["emergence"] is not None for one in held["sites"].values()):
-        last = held["loss"][-1][0]
-        middle.text(last, -0.06, "steps of emergence, 95 %", fontsize=7, color="#555555", ha="right", va="center")
+        middle.text(0.0, 1.02, "below: steps of emergence, 95 %", transform=middle.transAxes, fontsize=7, color="#555555")
     middle.set(ylabel="share along the\nlast features")
     bottom.set(ylabel="relevant dimension", xlabel="step")
     bottom.set_ylim(0)
