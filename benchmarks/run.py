@@ -22,6 +22,7 @@ ORDER = (
     "capture",
     "response",
     "hold",
+    "serve",
     "watch",
     "erase",
     "curvature",

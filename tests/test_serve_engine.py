@@ -103,7 +103,7 @@ EXPRESSIONS = (
     "!no@generation",
     "0.9lengths*yes@prompt + 0.4lengths*no@last",
     "2lengths*yes@when(no>0.1)",
-    "1.5lengths*no@since(yes>0.2) - 0.5lengths*yes@window(3,)",
+    "1.5lengths*no@since(yes>0.2) - 0.5lengths*yes@window(-2,)",
     "rotate(no,40deg)@except(positions(0))",
 )
 PROMPTS = ("hello", "what is it?", "a b c d e f g h", "why not", "one, two", "x", "tell me more of this", "no!")
@@ -166,6 +166,39 @@ def test_eight_requests_with_edits_of_their_own_get_what_each_gets_alone(
         heard = together(engine, given, apart)
         assert [one.tokens for one in heard] == wanted
     empty(engine)
+
+
+@pytest.mark.parametrize("text", ["2lengths*yes@when(no>0.1)", "1.5lengths*no@since(yes>0.2)", "1lengths*yes@since(no>0.3)"])
+def test_requests_with_the_same_edits_have_gates_of_their_own(subject: Subject, engine: Engine, library: Any, text: str) -> None:
+    edits = prepare(subject, text, library, benches=Benches(subject, prompts=4, replies=4)).edits
+    given = [Ask(ids(subject, prompt), 12 + 2 * number, edits) for number, prompt in enumerate(PROMPTS)]
+    wanted = [alone(subject, ask) for ask in given]
+    assert [one.tokens for one in together(engine, given, 0.004)] == wanted
+
+
+@dataclass(eq=False)
+class Probe:
+    """A gate that is never open, and keeps what it is told of its row."""
+
+    seen: list[tuple[int, int, bool]] = field(default_factory=list)  # number, token, whether generated
+    reads: dict[Site, Any] = field(default_factory=dict)
+
+    def open(self, state: torch.Tensor, moment: Any) -> torch.Tensor:
+        assert state.shape[0] == 1
+        numbers, generated = moment.numbers(state)[0].tolist(), moment.generated(state)[0].tolist()
+        self.seen += list(zip(numbers, moment.tokens[0].tolist(), generated, strict=True))
+        return torch.zeros(state.shape[:2], dtype=torch.bool)
+
+
+def test_a_gate_is_told_of_its_own_row_alone(subject: Subject, engine: Engine) -> None:
+    probes = [Probe() for _ in PROMPTS]
+    given = [
+        Ask(ids(subject, text), 6 + number, {SITE: [(Add(vector(1), 1.0), Scope(gate=probe))]})
+        for number, (text, probe) in enumerate(zip(PROMPTS, probes, strict=True))
+    ]
+    for ask, probe, heard in zip(given, probes, together(engine, given), strict=True):
+        row = [*ask.ids, *heard.tokens[:-1]]
+        assert probe.seen == [(number, token, number >= len(ask.ids)) for number, token in enumerate(row)]
 
 
 def test_a_batch_rounds_as_little_as_padding_does(subject: Subject, engine: Engine, library: Any) -> None:
