@@ -325,6 +325,60 @@ def test_who_is_given_up_leaves_and_the_others_do_not_notice(subject: Subject, e
     empty(engine)
 
 
+def test_who_is_given_up_while_he_waits_makes_room_at_once(subject: Subject) -> None:
+    engine = Engine(subject, Limits(rows=1, waiting=1))
+    engine.start()
+    ask, heard = Ask(ids(subject, "hello"), 600), [Heard() for _ in range(3)]
+    first = engine.submit(ask, heard[0])
+    until(lambda: engine.running == 1)
+    second = engine.submit(ask, heard[1])
+    with pytest.raises(Busy):
+        engine.submit(ask, heard[2])
+    engine.cancel(second)
+    assert heard[1].wait().why == "cancelled" and not heard[1].tokens and engine.running == 1
+    third = engine.submit(replace(ask, max_new_tokens=3), heard[2])
+    engine.cancel(first)
+    assert heard[2].wait().tokens == 3 and third.made == heard[2].tokens
+    engine.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_thread_leaves_nobody_waiting(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(subject)
+    engine.start()
+    heard = [Heard(), Heard()]
+    monkeypatch.setattr(engine._batch, "step", lambda: {}["a bug"])
+    for one in heard:
+        engine.submit(Ask(ids(subject, "hello"), 9), one)
+    assert all(one.over.wait(10) and "has stopped" in str(one.events[-1]) for one in heard)
+    until(lambda: not engine.alive)
+    with pytest.raises(TrustError, match="start the server again"):
+        engine.submit(Ask(ids(subject, "hello"), 9), Heard())
+
+
+def test_a_pass_that_fails_fails_its_rows_and_the_next_are_served(
+    subject: Subject, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise RuntimeError("out of memory\nand more")
+
+    heard = Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batch, "step", full)
+        engine.submit(Ask(ids(subject, "hello"), 9), heard)
+        assert heard.over.wait(10) and "RuntimeError: out of memory); ask for a shorter" in str(heard.events[-1])
+    assert together(engine, [Ask(ids(subject, "hello"), 9)])[0].wait().tokens == 9
+
+
+def test_a_monitor_of_another_network_watches_only_where_it_is_forced(subject: Subject, engine: Engine, monitor: Monitor) -> None:
+    foreign = replace(monitor, fingerprint="f" * 64)
+    ask = Ask(ids(subject, "hello"), 4, watches={"m": Watch(foreign)})
+    with pytest.raises(TrustError, match="calibrated in the network ffffffffffff"):
+        engine.submit(ask, Heard())
+    forced = replace(ask, watches={"m": Watch(foreign, force=True)})
+    assert len(together(engine, [forced])[0].scores("m")) > 0
+
+
 def test_time_is_limited(subject: Subject, engine: Engine) -> None:
     heard = together(engine, [Ask(ids(subject, "hello"), 900, seconds=0.15)])[0]
     assert heard.wait().why == "time" and 0 < len(heard.tokens) < 900

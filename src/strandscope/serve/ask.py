@@ -22,11 +22,15 @@ Why = Literal["stop", "length", "alarm", "time", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A monitor on one request, and what an alarm of it does: `log`, `stop`, or `edit`, which opens gates of its name."""
+    """A monitor on one request, and what an alarm of it does: `log`, `stop`, or `edit`, which opens gates of its name.
+
+    With `force` it may be of another network.
+    """
 
     monitor: Monitor
     action: Action = "log"
     judge: Judge = "sequence"
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

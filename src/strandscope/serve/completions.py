@@ -173,10 +173,12 @@ class _Completions:
 
     def _watches(self, asked: Wanted, monitors: dict[str, Monitor]) -> dict[str, Watch]:
         made: dict[str, Watch] = {
-            one.name: Watch(monitors[one.name], one.action, one.judge)  # type: ignore[arg-type]
+            one.name: Watch(monitors[one.name], one.action, one.judge, self.bench.shelf.force)  # type: ignore[arg-type]
             for one in asked.monitors
         }
-        return made | {name: Watch(monitor, "edit") for name, monitor in monitors.items() if name not in made}
+        return made | {
+            name: Watch(monitor, "edit", force=self.bench.shelf.force) for name, monitor in monitors.items() if name not in made
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

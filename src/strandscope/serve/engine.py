@@ -122,10 +122,15 @@ class Engine:
         return row
 
     def cancel(self, row: Row) -> None:
-        """Give a request up: it leaves before the next pass, and is told so."""
+        """Give a request up: it leaves before the next pass, or at once where it waits, and is told so."""
         with self._changed:
             row.cancelled = True
+            waits = row in self._waiting
+            if waits:
+                self._waiting.remove(row)
             self._changed.notify()
+        if waits:
+            row.end("cancelled")
 
     # --- the thread ---
 

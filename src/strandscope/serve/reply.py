@@ -145,6 +145,7 @@ class Reply:
                 "concepts": list(monitor.concepts),
                 "thresholds": [finite(value) for value in monitor.thresholds.tolist()],
                 "first": monitor.reader.skip,
+                "forced": monitor.fingerprint != self.subject.fingerprint,
             }
             for name, monitor in self.monitors.items()
         }

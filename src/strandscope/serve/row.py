@@ -84,7 +84,15 @@ class Row:
         def note(fired: Fired) -> None:
             self._fired.append((name, fired))
 
-        live, reads = live_of(watch.monitor, subject, action=watch.action, judge=watch.judge, ends=self._ends, on_alarm=note)
+        live, reads = live_of(
+            watch.monitor,
+            subject,
+            action=watch.action,
+            judge=watch.judge,
+            ends=self._ends,
+            on_alarm=note,
+            force=watch.force,
+        )
         self._lives[name], self._scored[name] = live, 0
         self.reads += [(site, self._read(read)) for site, read in reads.items()]
 
