@@ -35,8 +35,8 @@ def test_the_loop_runs_shows_features_forming_and_has_the_losses_of_the_same_loo
     exec(compile(watched, "docs/recorder.md", "exec"), space)  # noqa: S102
     run, without = space["recorder"].read(), {"losses": []}
     torch.manual_seed(0)
-    exec(compile("\n".join(plain).replace("range(6000)", "range(1000)"), "without", "exec"), without)  # noqa: S102
-    assert [loss for _, loss in run.losses][:1000] == without["losses"] and len(run.losses) == 6000
+    exec(compile("\n".join(plain).replace("range(4000)", "range(1000)"), "without", "exec"), without)  # noqa: S102
+    assert [loss for _, loss in run.losses][:1000] == without["losses"] and len(run.losses) == 4000
     printed = capsys.readouterr().out
     assert "share along the last 4" in printed and "of the training time, of 20% allowed" in printed
     aligned = run.alignment("input")
