@@ -166,7 +166,8 @@ def test_hostile_names_and_texts_leave_nothing_behind(server: Served) -> None:
 
 
 def test_a_run_is_read_as_it_grows(server: Served) -> None:
-    assert "there is no run here" in ask(server, "GET", "/api/run", 404)["error"]["message"]
+    none = ask(server, "GET", "/api/run")
+    assert none["about"] is None and none["last"] == 0 and "there is no run here" in none["reason"]
     folder = server.bench.run
     assert folder is not None
     folder.mkdir()

@@ -21,9 +21,7 @@ from .progress import note, progress
     metavar="NAME|FILE",
     help="A pack's name or a .jsonl or .csv file; give it several times.",
 )
-@click.option(
-    "--out", default="audit", show_default=True, metavar="DIR", help="Where the report and strands/ are written."
-)
+@click.option("--out", default="audit", show_default=True, metavar="DIR", help="Where the report and strands/ are written.")
 @options.seed
 @click.option("--quick", is_flag=True, help="Two packs (harm, spanish) unless named, fewer and shorter texts.")
 @click.option("--no-steer", is_flag=True, help="Leave out the texts before and after a push.")

@@ -102,11 +102,13 @@ def serve(
         log_to(sys.stderr)
 
         def ready() -> None:
-            said = {"url": f"{address.url}/v1", "key": address.key, "model": bench.model}
+            page = f"{address.url}/#key={address.key}"
+            said = {"url": f"{address.url}/v1", "key": address.key, "model": bench.model, "bench": page}
             if as_json:
                 options.write_json(said)
             else:
                 click.echo(f"{said['url']}  model {visible(bench.model, lines=False)}  key {address.key}")
+                click.echo(f"the bench is at {page}")
             sys.stdout.flush()
 
         server(bench, address, ready).run(sockets=[sock])

@@ -11,7 +11,8 @@
     GET    /api/jobs                 every job that is remembered; /api/jobs/ID one of them
     DELETE /api/jobs/ID              cancel it
     GET    /api/settings             names; GET, PUT and DELETE /api/settings/NAME any JSON object
-    GET    /api/run?since=N          the recorder's run: `about`, and its lines after number N; `last` is what to ask for next
+    GET    /api/run?since=N          the recorder's run: `about`, and its lines but the first N; `last` is what to ask for
+                                     next; `reason` says why there is none
 
 A job is {"id", "what", "status": waiting | running | done | failed | cancelled, "stage", "done", "of", "error", "result"}.
 Readings are {"value", "low", "high", "level", "n", "unit", "null", "method", "status", "reason"}.
@@ -35,7 +36,7 @@ from ..capture.record import capture
 from ..control.bench import Bench as CostBench
 from ..control.expression import Expression
 from ..control.price import price
-from ..errors import InputError, StrandscopeError
+from ..errors import InputError, MissingError, StrandscopeError
 from ..io import read_json, write_json
 from ..reading import Reading
 from ..recorder.folder import about_of, lines_of
@@ -52,6 +53,7 @@ from .wire import ApiError, Json, json_of, quoted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 TEXTS, SETTINGS = 5000, 200
+_NO_RUN: dict[str, Any] = {"about": None, "lines": [], "last": 0}
 
 
 def routes(bench: Bench) -> list[Route]:
@@ -255,18 +257,18 @@ class _Api:
 
     async def run(self, request: Request) -> Response:
         if self.bench.run is None:
-            raise ApiError(404, "run: this server was started without one (--run DIR)", code="no_run")
+            return Json({**_NO_RUN, "reason": "this server was started without one (--run DIR)"})
         since = request.query_params.get("since", "0")
         if not since.isascii() or not since.isdecimal() or len(since) > 9:
             raise ApiError(400, "since: wanted a whole number from 0 on", param="since")
         try:
             about = about_of(self.bench.run)
             lines, _ = lines_of(self.bench.run)
+        except MissingError as error:  # a run that has not begun
+            return Json({**_NO_RUN, "reason": str(error)})
         except StrandscopeError as error:
             raise ApiError.of(error, "run") from None
-        numbers = [line.get("number", 0) for line in lines]
-        new = [line for line, number in zip(lines, numbers, strict=True) if number > int(since)]
-        return Json({"about": about, "lines": new, "last": max(numbers, default=0)})
+        return Json({"about": about, "lines": lines[int(since) :], "last": len(lines)})
 
 
 def _plain(value: Any) -> Any:

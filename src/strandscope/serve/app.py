@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import StrandscopeError
-from . import api, completions
+from . import api, completions, page
 from .address import Address
 from .completions import Bench
 from .engine import Engine, Limits, beside
@@ -93,7 +93,7 @@ def routes_of(bench: Bench) -> list[Route]:
         return Response(bench.metrics.text(), headers={"Content-Type": METRICS})
 
     own = [Route("/healthz", healthz, methods=["GET"]), Route("/metrics", metrics, methods=["GET"])]
-    return [*own, *completions.routes(bench), *api.routes(bench)]
+    return [*own, *page.routes(), *completions.routes(bench), *api.routes(bench)]
 
 
 async def _told(_request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ from ..errors import InputError
 from .address import Address
 from .wire import ApiError, error_response
 
-OPEN = frozenset({"/healthz"})
+OPEN = frozenset({"/healthz", "/"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
