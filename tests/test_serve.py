@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,8 +19,10 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import LIMITS, Served, served
+from strandscope.cli.main import main
 from strandscope.control.expression import Expression
 from strandscope.control.holding import Benches, prepare
+from strandscope.serve.run import Server
 from strandscope.subject.attach import attach, hooks
 from strandscope.subject.scope import prompt_of
 
@@ -364,3 +368,43 @@ def test_metrics_count_what_was_done(server: Served) -> None:
 
 def test_it_is_healthy_without_a_key(server: Served) -> None:
     assert httpx.get(f"{server.address.url}/healthz").json() == {"status": "ok"}
+
+
+# --- the command ---
+
+
+def test_the_command_serves_until_it_is_stopped(
+    server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the next free port, with what is broken named on stderr; the address, key and model are JSON on stdout."""
+    for name in ("uvicorn.error", "strandscope.serve"):
+        for what in ("handlers", "propagate", "level"):  # put back afterwards
+            monkeypatch.setattr(logging.getLogger(name), what, getattr(logging.getLogger(name), what))
+    running: list[Server] = []
+    run = Server.run
+    monkeypatch.setattr(Server, "run", lambda self, sockets: (running.append(self), run(self, sockets))[1])
+    words = ["serve", str(server.folder.parent / "tiny"), "--strands", str(server.folder), "--dtype", "float32", "--json"]
+    words += ["--port", str(server.address.port), "--key", "a-key-of-my-own-0123", "--rows", "2", "--state", str(tmp_path)]
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(words)))
+    thread.start()
+    until(lambda: bool(running) and running[0].started)
+    told, said = capsys.readouterr()
+    about = json.loads(told)
+    assert about["key"] == "a-key-of-my-own-0123" and about["model"] == "tiny" and f":{server.address.port}/" not in about["url"]
+    assert (
+        f"port {server.address.port} is taken" in said and "left out: broken.safetensors" in said and "strands: no, yes" in said
+    )
+    client = openai.OpenAI(base_url=about["url"], api_key=about["key"], max_retries=0)
+    asked: dict[str, Any] = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 8,
+        "temperature": 0,
+    }
+    assert client.chat.completions.create(**asked).choices[0].finish_reason == "length"
+    with pytest.raises(openai.AuthenticationError, match="Authorization: Bearer KEY"):
+        openai.OpenAI(base_url=about["url"], api_key="wrong", max_retries=0).chat.completions.create(**asked)
+    running[0].should_exit = True
+    thread.join(20)
+    assert codes == [0]
