@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from strandscope.capture.examples import Examples
@@ -45,7 +46,11 @@ def test_commands_and_options_that_the_readme_names_exist() -> None:
     assert len(lines) >= 4
     for line in lines:
         words = shlex.split(line)
-        command = cli.commands[words[1]]
+        command: click.Command = cli
+        for word in words[1:]:
+            if not isinstance(command, click.Group):
+                break
+            command = command.commands[word]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
 
@@ -56,8 +61,9 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 @pytest.mark.real
-def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As it stands there, one block after the other; on fewer prompts and benign sequences, which it does not name."""
+    monkeypatch.chdir(tmp_path)
     plain, whole = holding.Benches, monitor.project_benign
     monkeypatch.setattr(holding, "Benches", lambda subject: plain(subject, prompts=16, replies=4))
     monkeypatch.setattr(monitor, "project_benign", lambda chats: one_a_group(whole(chats), 70))
@@ -66,7 +72,7 @@ def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str], monkeypatc
         exec(compile(block, "README.md", "exec"), space)  # noqa: S102
     printed = capsys.readouterr().out
     assert "nats per next token" in printed and "share of sequences" in printed
-    assert "AUROC" in printed and "sentiment at resid:" in printed
+    assert "AUROC" in printed and "sentiment at resid:" in printed and "of 20% allowed" in printed
 
 
 def one_a_group(rows: Examples, groups: int) -> Examples:
