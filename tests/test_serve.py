@@ -304,8 +304,8 @@ def test_a_client_that_leaves_takes_its_reply_along(server: Served) -> None:
     next(iter(stream))
     stream.close()
     until(lambda: engine.running == engine.positions == 0)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.address.url}/v1/chat/completions", json=asked, headers=server.headers, timeout=0.08)
+    with pytest.raises(httpx.ReadTimeout), server.http as http:
+        http.post("/v1/chat/completions", json=asked, timeout=httpx.Timeout(20, read=0.08))
     until(lambda: engine.running == engine.positions == 0)
     assert engine.counts.tokens - before < 2 * 240
     assert server.chat().status_code == 200
