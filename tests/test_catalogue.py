@@ -124,6 +124,12 @@ def test_a_run_repeats_and_its_seeds_differ(catalogue: Entry) -> None:
     assert first.result.figure is not None and len(first.result.figure.series[0].x) == 30
 
 
+def test_processes_give_what_one_gives() -> None:
+    alone = run.run(["overlap"], [1])
+    spread = run.run(["overlap"], [1, 2], jobs=2)
+    assert [one.seed for one in spread.ran] == [1, 2] and spread.ran[0].result.to_dict() == alone.ran[0].result.to_dict()
+
+
 def test_what_fails_fails_the_run(catalogue: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     for spoilt in (lambda result: replace(result, verdict="violated"),
                    lambda result: replace(result, control=replace(result.control, found="consistent"))):  # fmt: skip

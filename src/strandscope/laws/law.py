@@ -53,6 +53,9 @@ class Law:
         if not self.tolerance > 0:
             raise InputError(f"tolerance: got {self.tolerance} for the law {self.name!r}, wanted a positive share, such as 0.1")
 
+    def __reduce__(self) -> tuple[type[Law], tuple[str, str, dict[str, str], str, float]]:
+        return Law, (self.name, self.formula, dict(self.symbols), self.domain, self.tolerance)  # a mapping proxy is not pickled
+
     @property
     def band(self) -> tuple[float, float]:
         return 1 / (1 + self.tolerance), 1 + self.tolerance

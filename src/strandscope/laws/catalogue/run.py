@@ -92,8 +92,13 @@ def _perform(work: Sequence[tuple[str, int]], jobs: int) -> Iterator[Ran]:
             torch.set_num_threads(threads)
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
-        for future in [pool.submit(_work, task) for task in work]:
-            yield future.result()
+        waiting = [pool.submit(_work, task) for task in work]
+        try:
+            for future in waiting:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what has not begun is not waited for
+            raise
 
 
 def _work(task: tuple[str, int]) -> Ran:
