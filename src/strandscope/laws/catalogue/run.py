@@ -96,9 +96,8 @@ def _perform(work: Sequence[tuple[str, int]], jobs: int) -> Iterator[Ran]:
         try:
             for future in waiting:
                 yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what has not begun is not waited for
-            raise
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, what has not begun is not waited for
 
 
 def _work(task: tuple[str, int]) -> Ran:
