@@ -1,15 +1,17 @@
 """A page and a figure for each law, from its entry and its last run.
 
-strandscope law run all --seeds 5 --jobs 2 --out docs/laws.json
-python docs/make_laws.py docs/laws.json
+strandscope law run all --seeds 5 --jobs 2 --out laws.json
+python docs/make_laws.py laws.json     takes the figures from a run, then writes what follows
+python docs/make_laws.py               writes pages and figures from docs/laws/laws.json
 
-Figures are drawn from the first seed's data. Needs the extra [figures].
+Of the run the verdicts of every seed are kept, and the checks and figures of the first. Needs the extra [figures].
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from strandscope.laws.catalogue.registry import ENTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "laws"
+DATA = PAGES / "laws.json"
 LOOKS = {  # by kind: colour, line, marker
     "measured": ("#1b4f9c", "", "o"),
     "predicted": ("#111111", "-", ""),
@@ -46,8 +49,10 @@ def draw(figure: dict[str, Any], path: Path) -> None:
         colour, line, marker = LOOKS[series["kind"]]
         if series["kind"] == "measured":
             colour, measured = SHADES[measured % len(SHADES)], measured + 1
-        if marker and len(series["x"]) > 60:
-            line, marker = "-", ""
+        if marker and len(series["x"]) > 60 and all(one <= two for one, two in pairwise(series["x"])):
+            line, marker = "-", ""  # so many in order are a curve
+        if not marker and len(series["x"]) == 1:
+            marker = "D"  # a line of one point is none
         style = {"color": colour, "linestyle": line or "none", "marker": marker, "markersize": 3.5, "label": series["name"]}
         if series["low"] is None:
             axes.plot(series["x"], series["y"], linewidth=1.2, **style)
@@ -68,10 +73,23 @@ def draw(figure: dict[str, Any], path: Path) -> None:
     pyplot.close(canvas)
 
 
+def taken(run: dict[str, Any]) -> dict[str, Any]:
+    """What the pages show, out of laws.json."""
+    first = run["laws"][0]["seed"]
+    for one in run["laws"]:
+        one["details"] = {}
+        if one["seed"] != first:
+            one |= {"checks": [], "figure": None, "negative_control": one["negative_control"] | {"checks": []}}
+    return run
+
+
 def main() -> None:
-    kept = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     PAGES.mkdir(parents=True, exist_ok=True)
-    index = ["# Laws", f"Last run of all: {kept['date'][:10]}, {len({one['seed'] for one in kept['laws']})} seeds.", ""]
+    if len(sys.argv) > 1:
+        run = taken(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        DATA.write_text(json.dumps(run, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    kept = json.loads(DATA.read_text(encoding="utf-8"))
+    index = ["# Laws", "", f"Last run of all: {kept['date'][:10]}, {len({one['seed'] for one in kept['laws']})} seeds.", ""]
     index += ["| law | formula | last run | negative control |", "|---|---|---|---|"]
     for entry in ENTRIES:
         ran = [one for one in kept["laws"] if one["name"] == entry.name]
@@ -86,7 +104,7 @@ def main() -> None:
         told = (f"consistent {held} of {len(ran)}", f"as stated {failed} of {len(ran)}")
         cells = (f"[{entry.name}]({slug(entry.name)}.md)", formula, *told)
         index.append("| " + " | ".join(cells) + " |")
-    (PAGES / "README.md").write_text("\n".join([*index[:2], "", *index[3:], ""]), encoding="utf-8")
+    (PAGES / "README.md").write_text("\n".join([*index, ""]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from strandscope.capture.examples import Examples
 from strandscope.cli.main import cli
 from strandscope.control import holding
+from strandscope.laws.catalogue.registry import ENTRIES
 from strandscope.monitor import monitor
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,14 @@ def test_commands_and_options_that_the_readme_names_exist() -> None:
             command = command.commands[word]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_every_law_has_its_page_with_the_last_run() -> None:
+    index = (ROOT / "docs" / "laws" / "README.md").read_text(encoding="utf-8")
+    for entry in ENTRIES:
+        (page,) = re.findall(rf"\[{re.escape(entry.name)}\]\(([^)]+)\)", index)
+        text = (ROOT / "docs" / "laws" / page).read_text(encoding="utf-8")
+        assert entry.law.formula in text and entry.about in text and entry.control in text and "**Last run**" in text
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

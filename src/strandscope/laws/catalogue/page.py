@@ -122,5 +122,5 @@ def _figure(reading: dict[str, Any]) -> str:
     if reading["value"] is None:
         return f"not measured ({reading['reason']})"
     value, low, high = (reading[name] for name in ("value", "low", "high"))
-    unit = reading["unit"].replace("|", "\\|")
-    return f"{value:.4g} {unit}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}] {unit}"
+    unit = "" if reading["unit"] == "1" else " " + reading["unit"].replace("|", "\\|")
+    return f"{value:.4g}{unit}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]{unit}"
