@@ -29,7 +29,7 @@ check: .venv/ready-dev $(PAGE)
 page: $(PAGE)
 
 # The scripts of report.html, with Node; without it everything else works, and a report has its tables and no figures.
-$(PAGE): web/package-lock.json web/vite.config.ts $(wildcard web/src/* web/scripts/*)
+$(PAGE): web/package-lock.json web/vite.config.ts $(wildcard web/src/*.* web/src/*/*.* web/scripts/*)
 	@if command -v npm > /dev/null; then \
 	  echo "building the page"; cd web && npm ci --silent --no-audit --no-fund && npm run --silent build; \
 	else echo "Node was not found: report.html will have its tables and no figures; install Node 20 or later to have them"; fi

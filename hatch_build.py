@@ -31,4 +31,9 @@ class PageHook(BuildHookInterface):
             )
             return
         for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-            subprocess.run([npm, *words], cwd=web, check=True)
+            if subprocess.run([npm, *words], cwd=web, check=False).returncode:
+                self.app.display_warning(
+                    f"`npm {' '.join(words)}` failed, so the page's scripts are not built: report.html will have its tables and "
+                    "no figures. Mend what it says above and build again to have them."
+                )
+                return

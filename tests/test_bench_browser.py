@@ -155,6 +155,9 @@ def test_a_monitor_colours_tokens_and_tells_alarms(browser: Any, server: Served)
         page.get_by_role("button", name="Ask", exact=True).click()
         done(page, 1)
         assert page.locator(".alarm").count() >= 1 and opened.said == []
+        assert page.locator(".coloured [data-step='p5']").count() >= 6  # its threshold lies below 0, and every score above it
+        whole = server.chat("hello", max_tokens=8, seed=0).json()["choices"][0]["message"]["content"]
+        assert page.locator(".coloured").inner_text().split() == whole.split()
 
 
 def test_a_stopped_reply_leaves_the_server_idle(browser: Any, server: Served) -> None:

@@ -207,3 +207,44 @@ def test_a_figure_of_hundreds_of_points_is_drawn(browser: Any, tmp_path: Path) -
     with Opened(browser, path.as_uri()) as opened:
         opened.page.wait_for_selector("figure svg g[aria-label='line'] path", state="attached")
         assert opened.said == []
+
+
+def gap() -> Page:
+    """A line first, then points with one that was not measured and one below the axis's own end."""
+    x = ("a", "b", "c", "d")
+    axis = Axis(label="site", scale="category", categories=x, link="site")
+    line = Mark(name="foretold", role="predicted", shape="line", x=x, y=(0.5, 0.5, 0.5, 0.5))
+    said = ("first: 0.6", "second: not measured (the reader slept)", "third: 0.7", "fourth: 0.1")
+    points = Mark(name="m", x=x, y=(0.6, None, 0.7, 0.1), said=said)
+    one = Figure(
+        id="gap", title="Gap", caption="A gap.", x=axis, y=Axis(label="y", low=0.3, high=1.0), marks=(line, points), python="g"
+    )
+    return replace(several(), sections=(Section(id="s", title="S", question="Where?", blocks=(one,)),))
+
+
+def test_what_was_not_measured_is_a_gap_that_says_why_and_nothing_is_drawn_where_it_is_not(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(write(gap(), assets()), encoding="utf-8")
+    with Opened(browser, path.as_uri()) as opened:
+        dots = opened.page.locator("figure svg g[aria-label='dot'] > *")
+        dots.first.wait_for(state="attached")
+        assert dots.count() == 3
+        told = opened.page.locator(".told")
+        opened.page.locator("figure").scroll_into_view_if_needed()
+        for number, wanted in ((0, "first: 0.6"), (1, "third: 0.7"), (2, "fourth: 0.1")):  # a click tells the dot that it is on
+            box = dots.nth(number).bounding_box()
+            assert box is not None
+            opened.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            assert told.inner_text() == wanted
+        frame = opened.page.locator(".frame")
+        frame.focus()
+        opened.page.keyboard.press("End")
+        opened.page.keyboard.press("ArrowLeft")
+        opened.page.keyboard.press("ArrowLeft")
+        assert told.inner_text() == "second: not measured (the reader slept)"
+        opened.page.locator("details summary").click()
+        assert "not measured" in opened.page.locator("details table").inner_text()
+        ticks = opened.page.locator("figure svg g[aria-label='y-axis tick label'] text").all_inner_texts()
+        assert min(map(float, ticks)) <= 0.1  # the axis goes down to the lowest point
+        heights = [box["y"] for box in (dots.nth(number).bounding_box() for number in range(3)) if box]
+        assert heights[2] > max(heights[:2]) and opened.said == []

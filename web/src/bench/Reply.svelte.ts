@@ -3,7 +3,7 @@ import { chat, Refused, type Alarm, type Own } from "./api";
 
 export interface Token {
   text: string;
-  share: number | null; // the largest score over its threshold's distance: 1 is the threshold
+  over: number | null; // the largest score less its threshold; null where nothing was scored
 }
 
 export class Reply {
@@ -27,8 +27,10 @@ export class Reply {
     try {
       for await (const chunk of chat(body, this.#stop.signal)) {
         this.status = "writing";
-        this.text += chunk.choices[0]?.delta?.content ?? "";
+        const said = chunk.choices[0]?.delta?.content ?? "";
+        this.text += said;
         if (chunk.strandscope) this.#take(chunk.strandscope);
+        this.#write(said, chunk.strandscope?.token?.number);
         this.seconds = (performance.now() - began) / 1000;
       }
       this.status = "done";
@@ -43,7 +45,6 @@ export class Reply {
     if (own.prompt_tokens !== undefined) this.#prompt = own.prompt_tokens;
     for (const [name, one] of Object.entries(own.monitors ?? {})) this.#thresholds[name] = one.thresholds;
     if (own.edits) this.told.push(`held by ${own.edits.expression}`, ...own.edits.told);
-    if (own.token) this.#at(own.token.number - this.#prompt).text = own.token.text;
     for (const [name, one] of Object.entries(own.scores ?? {})) {
       one.tokens.forEach((scores, number) => {
         const place = one.first + number - this.#prompt;
@@ -51,17 +52,23 @@ export class Reply {
         const token = this.#at(place);
         scores.forEach((score, concept) => {
           const threshold = this.#thresholds[name]?.[concept];
-          if (score === null || threshold === null || threshold === undefined || threshold <= 0) return;
-          token.share = Math.max(token.share ?? -Infinity, score / threshold);
+          if (score === null || threshold === null || threshold === undefined) return;
+          token.over = Math.max(token.over ?? -Infinity, score - threshold);
         });
       });
     }
-    if (own.ended === undefined) this.alarms.push(...(own.alarms ?? []));
-    else if (own.ended !== "stop" && own.ended !== "length") this.told.push(`ended: ${own.ended}`);
+    this.alarms.push(...(own.alarms ?? [])); // of a pass, or of the end alone
+    if (own.ended !== undefined && own.ended !== "stop" && own.ended !== "length") this.told.push(`ended: ${own.ended}`);
+  }
+
+  // What was said, at the token that was read with it: a token may add nothing yet, or what the ones before it began.
+  #write(said: string, number: number | undefined): void {
+    const place = number === undefined ? this.tokens.length - 1 : number - this.#prompt;
+    if (place >= 0) this.#at(place).text += said;
   }
 
   #at(place: number): Token {
-    while (this.tokens.length <= place) this.tokens.push({ text: "", share: null });
+    while (this.tokens.length <= place) this.tokens.push({ text: "", over: null });
     return this.tokens[place]!;
   }
 }
