@@ -61,6 +61,13 @@ def test_checks_are_judged_together(ends: list[tuple[float, float]], wanted: str
     assert together([check(*end) for end in ends]) == wanted
 
 
+def test_a_control_has_come_out_only_if_each_of_its_checks_has() -> None:
+    assert Control.of("c", "violated", [check(2, 3), check(0.1, 0.2)]).verdict == "passed"
+    mixed = Control.of("c", "violated", [check(2, 3), check(0.99, 1.01)])
+    assert (mixed.verdict, mixed.found) == ("failed", "consistent")
+    assert Control.of("c", "consistent", [check(0.99, 1.01), check(0.5, 1.01)]).found == "underpowered"
+
+
 def test_a_check_that_was_not_measured_is_out_of_domain_unless_another_is_violated() -> None:
     missing = Check("x", certain(1, "x", "m"), none := Reading.not_measured("why", unit="x", method="m"), none, (0, 1))
     assert together([check(0.99, 1.01), missing]) == "out of domain"

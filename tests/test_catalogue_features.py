@@ -185,3 +185,9 @@ def test_every_entry_says_where_it_is_from_what_it_costs_and_what_its_control_mu
     for entry in ENTRIES:
         assert entry.about and entry.source and "violated" in entry.control and 0 < entry.seconds <= 60
         assert len(entry.about.split()) > 25 and entry.law.domain and entry.law.symbols
+
+
+def test_what_shows_from_the_first_update_on_has_nothing_before_it() -> None:
+    machine = [grokking.Update(number, 0.0, 0.08, 0.9 / number, 1.0) for number in (1, 2, 3)]
+    assert grokking._fallen(machine, []).value is None
+    assert grokking._fallen(machine, machine[:2]).value == pytest.approx(0.5)

@@ -111,8 +111,9 @@ class Control:
     def of(
         cls, what: str, expected: Verdict, checks: Sequence[Check], because: str = "", predicted: float | None = None
     ) -> Control:
-        """From its checks, which are judged together; the first gives the ratio that is shown."""
-        return cls(what, expected, together(checks), checks[0].compared, predicted, because, tuple(checks))
+        """From its checks, each of which must come out as expected; the first gives the ratio that is shown."""
+        found = next((check.verdict for check in checks if check.verdict != expected), expected)
+        return cls(what, expected, found, checks[0].compared, predicted, because, tuple(checks))
 
     @property
     def verdict(self) -> Literal["passed", "failed"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import one_hot
 
+from ...reading import Reading
 from ...statistics.circulant import circulant_deviation, fourier_participation
 from ...strand.rfm import iterates
 from ...strand.rfm_spec import RFMSpec
@@ -77,13 +78,12 @@ def grokking(trial: Trial) -> LawResult:
     machine, few = updates(trial, SHARE), updates(trial, FEW)
     table, chance = P * P, 1 / P
     early = [one for one in machine if one.accuracy < 2 * chance]
-    fallen = 1.0 if not early else 1 - early[-1].deviation / machine[0].deviation
+    fallen = _fallen(machine, early)
     unseen = table - int(SHARE * table)
     ends = bound("accuracy at the end", certain(machine[-1].accuracy, "share", "unseen sums", unseen), (0.99, math.inf))
     checks = [
         ends,
-        bound("fall of circulant deviation before accuracy is twice chance",
-              certain(fallen, "share", "from the first update", UPDATES), (GROKKING.tolerance, math.inf)),
+        bound("fall of circulant deviation before accuracy is twice chance", fallen, (GROKKING.tolerance, math.inf)),
         bound("accuracy after one update", certain(machine[0].accuracy, "share", "unseen sums", unseen), (-math.inf, 0.1)),
         bound("largest training error", certain(max(one.error for one in machine), "squared error", "all updates", UPDATES),
               (-math.inf, 1e-10)),
@@ -111,6 +111,15 @@ def grokking(trial: Trial) -> LawResult:
     }
     where = f"addition modulo {P}, {SHARE:.0%} of the table seen"
     return LawResult.of(GROKKING, where, checks, control, figure=figure, details=details)
+
+
+def _fallen(machine: list[Update], early: list[Update]) -> Reading:
+    """By which share the deviation fell while nothing showed; not measured where something showed from the first update on."""
+    how = "from the first update"
+    if not early:
+        why = "the accuracy is above twice chance after the first update, so there is nothing before it"
+        return Reading.not_measured(why, unit="share", method=how, n=len(machine))
+    return certain(1 - early[-1].deviation / machine[0].deviation, "share", how, len(machine))
 
 
 def _line(found: list[Update], what: str) -> tuple[list[int], list[float]]:
