@@ -244,7 +244,7 @@ def test_what_was_not_measured_is_a_gap_that_says_why_and_nothing_is_drawn_where
         assert told.inner_text() == "second: not measured (the reader slept)"
         opened.page.locator("details summary").click()
         assert "not measured" in opened.page.locator("details table").inner_text()
-        ticks = opened.page.locator("figure svg g[aria-label='y-axis tick label'] text").all_inner_texts()
+        ticks = opened.page.locator("figure svg g[aria-label='y-axis tick label'] text").all_text_contents()
         assert min(map(float, ticks)) <= 0.1  # the axis goes down to the lowest point
         heights = [box["y"] for box in (dots.nth(number).bounding_box() for number in range(3)) if box]
         assert heights[2] > max(heights[:2]) and opened.said == []
