@@ -263,7 +263,7 @@ def floor(draw: Draw) -> Outcome:
     "CE_4 = h + (S − 1)S³/2N",
     Bands(error=0.01),
     (0, 0, 3),
-    Mutation("the context shifted by one", KneserNey.logprobs, "_before(grams[n - 2])", "grams[n - 2].copy()"),
+    Mutation("bits for nats", KneserNey.logprobs, "return np.log(made)", "return np.log2(made)"),
     source=SOURCE,
     unit="nats",
 )
