@@ -88,6 +88,22 @@ def test_the_real_trainer_takes_it(tmp_path):
     assert [loss for _, loss in found.losses] == plain
 
 
+def test_a_training_that_was_killed_goes_on_from_a_checkpoint_beyond_the_record(tmp_path):
+    def callback():
+        return RecorderCallback(lambda: {"input_ids": IDS}, out=tmp_path / "run", every=1000)
+
+    handler = CallbackHandler([callback()], language_model(), None, None, None)
+    args, state, control = types.SimpleNamespace(), TrainerState(), TrainerControl()
+    handler.on_train_begin(args, state, control)
+    for _ in range(12):
+        handler.on_step_end(args, state, control)
+        handler.on_log(args, state, control, {"loss": 1.0})
+    trainer_loop(language_model(), callback(), 2, TrainerState(global_step=10))  # no on_train_end before: it was killed
+    run = read_run(tmp_path / "run")
+    assert run.steps == [0, 10, 12] and [step for step, _ in run.losses] == [11, 12]
+    assert run.notes[0] == "resumed at step 10; nothing is held of steps 1 to 10"
+
+
 def absent(monkeypatch, *names):
     for name in [*names, *(one for one in sys.modules if one.split(".")[0] in names)]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -113,11 +129,11 @@ def test_the_callback_of_lightning_follows_optimiser_steps(tmp_path, monkeypatch
     stand_in(monkeypatch, name)
     model, held = nn.Linear(6, 2), torch.randn(16, 6)
     callback = recorder_callback(lambda: held, out=tmp_path / "run", every=1)
-    trainer = types.SimpleNamespace(global_step=0, estimated_stepping_batches=float("inf"))
+    trainer = types.SimpleNamespace(global_step=0, estimated_stepping_batches=float("inf"), accumulate_grad_batches=2)
     callback.on_train_start(trainer, model)
-    for batch in range(6):  # two batches a step
+    for batch in range(6):  # two batches a step; Lightning hands over the loss of training_step divided by that
         trainer.global_step = (batch + 1) // 2
-        callback.on_train_batch_end(trainer, model, {"loss": torch.tensor(float(batch))}, None, batch)
+        callback.on_train_batch_end(trainer, model, {"loss": torch.tensor(float(batch)) / 2}, None, batch)
     callback.on_train_end(trainer, model)
     run = read_run(tmp_path / "run")
     assert run.steps == [0, 1, 2, 3] and run.losses == ((1, 1.0), (2, 3.0), (3, 5.0))

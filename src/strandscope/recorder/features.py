@@ -64,6 +64,18 @@ class Features:
 
     def measure(self, model: nn.Module, batch: Batch) -> Measured:
         before, rows = ranks.rows_before(batch.rows)
+        with ranks.together():  # this process alone; from here on all of them
+            found = self._pulled(model, batch, before)
+        readings: dict[str, Reading] = {}
+        tensors: dict[str, Tensor] = {}
+        for name, parts in found.items():
+            here = self._site(torch.stack(parts, 1) if parts else None, before, rows, self.places[name])
+            readings |= {f"{name}/{what}": reading for what, reading in here.readings.items()}
+            tensors |= {f"{name}/{what}": tensor for what, tensor in here.tensors.items()}
+        return Measured(readings, tensors)
+
+    def _pulled(self, model: nn.Module, batch: Batch, before: int) -> dict[str, list[Tensor]]:
+        """At each site and for each probe the gradients (rows, m, d) of this process."""
         found: dict[str, list[Tensor]] = {name: [] for name in self.places}
         with passed(model, batch, self.places, self.output) as made:
             if made.answer.grad_fn is None:
@@ -72,13 +84,7 @@ class Features:
                 gradients = made.pull(signs, keep=probe < self.probes - 1)
                 for name, gradient in gradients.items():
                     found[name].append(self._at_positions(gradient, batch, before))
-        readings: dict[str, Reading] = {}
-        tensors: dict[str, Tensor] = {}
-        for name, parts in found.items():
-            here = self._site(torch.stack(parts, 1) if parts else None, before, rows, self.places[name])
-            readings |= {f"{name}/{what}": reading for what, reading in here.readings.items()}
-            tensors |= {f"{name}/{what}": tensor for what, tensor in here.tensors.items()}
-        return Measured(readings, tensors)
+        return found
 
     def _drawn(self, made: Pass, batch: Batch, before: int) -> list[Tensor]:
         """The signs of each probe, (rows, …), 0 at padding; drawn once."""

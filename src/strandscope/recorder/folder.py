@@ -2,17 +2,20 @@
 
 Lines are only ever appended. A record's tensors are written before its line, so after a `kill -9` every line has its tensors and
 at most the last record is lost; a line that was cut off is cut away when the run is resumed, and the next line says so. A run
-that goes on from an earlier step says that too, and what lies beyond counts no more.
+that goes on from an earlier step says that too, and what lies beyond counts no more; one that goes on from a later step (losses
+are written with records, so a run that was killed may end before its checkpoint) says of which steps nothing is held.
 
 A disk that fills up never reaches the training loop: a write that failed is taken back, a kilobyte that was set aside at the
-start is given up, and the last line says why recording stopped.
+start is given up, and the last line says why recording stopped; the losses that are held go before it where they still fit.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from ..errors import InputError, MissingError
 from ..io import cannot_write, load_tensors, read_json, save_tensors, write_json
+from .cadence import Cadence
 
 SCHEMA = "strandscope/run/1"
 ABOUT, LINES, STATES, ROOM = "run.json", "records.jsonl", "states", ".room"
@@ -35,8 +39,8 @@ class Folder:
     def holds_a_run(self) -> bool:
         return (self.path / LINES).exists()
 
-    def begin(self, about: Mapping[str, Any], reference: Mapping[str, Tensor]) -> None:
-        """Start a new run here.
+    def begin(self, about: Mapping[str, Any], reference: Mapping[str, Tensor]) -> int:
+        """Start a new run here; no bytes were cut away.
 
         Raises:
             MissingError: the folder cannot be written.
@@ -49,6 +53,7 @@ class Folder:
             (self.path / LINES).touch()
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        return 0
 
     def resume(self, about: Mapping[str, Any]) -> int:
         """Make the folder ready to go on; how many bytes of a line that was cut off were cut away.
@@ -71,6 +76,30 @@ class Folder:
         (self.path / ROOM).write_bytes(bytes(4096))
         return len(data) - whole
 
+    def go_on(self, asked: int | None, cut: int, clock: Cadence) -> int:
+        """The step to go on from, `asked` or where the lines end; the clock is set to what it was by then.
+
+        A line says from where on, how many bytes were cut away, and what is `missing`: [last step held, step to go on from].
+
+        Raises:
+            InputError: a step below 0 is asked for.
+        """
+        if asked is not None and asked < 0:
+            raise InputError(f"resume: got step {asked}, wanted True or a step from 0 on, that of the checkpoint")
+        lines, _ = lines_of(self.path)
+        ends = [line["step"] for line in lines if "step" in line]
+        ends += [pair[0] for line in lines for pair in line.get("losses", ())]
+        end = max(ends, default=0)
+        step = end if asked is None else asked
+        if lines or step or cut:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            line = {"kind": "resumed", "step": step, "cut": cut, "at": at}
+            self.append(line | ({"missing": [end, step]} if step > end else {}))
+        clocks = [line["clock"] for line in lines if "clock" in line and line["step"] <= step]
+        if clocks:
+            clock.restore(clocks[-1])
+        return step
+
     def tensors(self, step: int, tensors: Mapping[str, Tensor]) -> str:
         """Write a record's tensors; the file's name in the folder."""
         name = f"{STATES}/{step:09d}.safetensors"
@@ -90,8 +119,11 @@ class Folder:
                 file.truncate(start)
                 raise
 
-    def give_up(self, line: Mapping[str, Any]) -> bool:
-        """Say in the record that it stopped, with the room that was set aside; whether that worked."""
+    def give_up(self, line: Mapping[str, Any], losses: Sequence[tuple[int, float | None]]) -> bool:
+        """Say in the record that it stopped, with the room that was set aside; whether that worked. The losses go first."""
+        with suppress(OSError):  # they may not fit; the line that says so matters more
+            if losses:
+                self.append({"kind": "losses", "losses": losses})
         try:
             (self.path / ROOM).unlink(missing_ok=True)
             self.append(line)

@@ -3,11 +3,11 @@
     with undisturbed(model) as notes:
         …
 
-Inside, every module is in evaluation mode (dropout off, batch norms on their running statistics). Afterwards each module is in
-the mode it was in, and the random states of python, numpy and torch (every accelerator included), buffers and `.grad` are those
-of before, to the last bit. A buffer that a forward pass writes to in evaluation mode is put back, and `notes.restored` names it.
-A weight that is written to cannot be put back without a copy of the whole network: that is looked at once, at the start, with
-such a copy (`refuse_writers`), and by version counters ever after.
+Inside, every module is in evaluation mode (dropout off, batch norms on their running statistics) and autocast is off. Afterwards
+each module is in the mode it was in, and the random states of python, numpy and torch (every accelerator included), buffers and
+`.grad` are those of before, to the last bit. A buffer that a forward pass writes to in evaluation mode is put back, and
+`notes.restored` names it. A weight that is written to cannot be put back without a copy of the whole network: that is looked at
+once, at the start, with such a copy (`refuse_writers`), and by version counters ever after.
 
 Not known: what a forward pass changes outside tensors (a counter in Python, a cache in a list), and random states that neither
 python, numpy nor torch keep.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ class Notes:
 
 @contextmanager
 def undisturbed(model: nn.Module, touched: frozenset[str] = frozenset()) -> Iterator[Notes]:
-    """Evaluation mode inside, everything as before afterwards.
+    """Evaluation mode inside and no autocast, everything as before afterwards.
 
     Args:
         touched: weights that the forward pass is known to write to without changing them.
@@ -56,7 +56,11 @@ def undisturbed(model: nn.Module, touched: frozenset[str] = frozenset()) -> Iter
     try:
         for module, _ in modes:
             module.training = False  # not .eval(): a module's own train() may do more than set the mode
-        yield notes
+        with ExitStack() as plain:
+            for kind in {"cpu", *(weight.device.type for _, weight, *_ in weights)}:
+                if kind != "meta" and torch.is_autocast_enabled(kind):
+                    plain.enter_context(torch.autocast(kind, enabled=False))
+            yield notes
     finally:
         for module, mode in modes:
             module.training = mode

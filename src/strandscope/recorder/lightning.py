@@ -21,7 +21,8 @@ def recorder_callback(batch_fn: BatchFunction, **settings: Any) -> Any:
     """A callback with the settings of `Recorder`; the model is the LightningModule, called as `model(inputs)`.
 
     A record is taken after optimiser steps (several batches are one step where gradients accumulate). The loss is what
-    `training_step` returned for the last batch. `recorder` is the one at work, None before and after the training.
+    `training_step` returned for the last batch; Lightning hands it over divided by `accumulate_grad_batches`, which is undone.
+    `recorder` is the one at work, None before and after the training.
 
     Raises:
         MissingError: Lightning is not installed.
@@ -46,7 +47,8 @@ def recorder_callback(batch_fn: BatchFunction, **settings: Any) -> Any:
             del pl_module, batch, batch_idx
             if self.recorder is not None and trainer.global_step != self._at:
                 self._at = trainer.global_step
-                self.recorder.step(loss=_loss(outputs))
+                loss = _loss(outputs)
+                self.recorder.step(loss=None if loss is None else loss.detach() * trainer.accumulate_grad_batches)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             del trainer, pl_module

@@ -2,7 +2,8 @@
 
 A quantity is called in evaluation mode, under the recorder's guard, with the network as it stands. It takes gradients with
 `torch.autograd.grad` and leaves `.grad` alone. Its readings go into the record's line, its tensors into the file beside it, both
-under "PLACE/what" or "what".
+under "PLACE/what" or "what". An `InputError` or `TrustError` after the first record (a training that diverged) is written as the
+reason why its readings are not measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from .batch import Batch
 class Measured:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def absent(known: Measured, why: str) -> Measured:
+    """The readings that a quantity gave at another record, not measured at this one."""
+    named = known.readings.items()
+    return Measured({name: Reading.not_measured(why, unit=one.unit, method=one.method) for name, one in named})
 
 
 class Quantity(Protocol):

@@ -1,18 +1,50 @@
 """The processes of a distributed run: what each of them measured, joined; what the first decides, told to the others.
 
 Only tensors travel, in all-gathers padded to the longest. Without `torch.distributed`, or with one process, everything here is
-the identity.
+the identity. What fails on one process fails on all at the end of the same `together`, before any of them waits for another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import TracebackType
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ..errors import InputError, MissingError, TrustError
 from ..statistics.accumulators import OuterProducts
+
+
+class FullElsewhere(MissingError):
+    """Another process could not go on, for want of memory or by an error of its own."""
+
+
+class together:
+    """A block that all processes run, and that fails on all of them if it fails on one.
+
+    Collectives inside are only safe after whatever may fail on one process alone; that is put into a block of its own. A process
+    that failed raises what it raised; the others InputError where that was an InputError or a TrustError, else FullElsewhere.
+    """
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del trace
+        if not _several() or (kind is not None and not issubclass(kind, Exception)):  # nobody waits while one is interrupted
+            return
+        code = 0 if kind is None else _WRONG if issubclass(kind, InputError | TrustError) else _FAILED
+        why = b"" if kind is None else (str(error) or kind.__name__).splitlines()[0].encode()[:400]
+        parts = [bytes(part.tolist()) for part in gathered(torch.tensor([code, *why], dtype=torch.uint8))]
+        for rank, part in enumerate(parts):
+            if kind is None and part[0]:
+                said = f"rank {rank}: {part[1:].decode(errors='replace')}"
+                raise InputError(said) if part[0] == _WRONG else FullElsewhere(said)
+
+
+_WRONG, _FAILED = 1, 2
 
 
 def number() -> int:

@@ -8,7 +8,8 @@
 
 It promises: the run is the one that it would have been, bit for bit (`guard` says what is put back); the time it takes stays
 within `budget` of the training time (`cadence`); what it has written survives `kill -9` with at most the last record lost
-(`folder`); where a disk or a GPU's memory is full, one warning is given, recording stops and the training goes on.
+(`folder`); where a disk or a GPU's memory is full, one warning is given, recording stops (on all ranks, `ranks.together`) and the
+training goes on. A quantity that cannot be measured is an error in the first record, and "not measured" with its reason later.
 
 The first record is taken when the block is entered (or with the first step, where there is no block), the last when it is left.
 A block that is left by an exception takes no last record, since the network may be in any state. Networks are measured in
@@ -22,23 +23,22 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, MissingError
+from ..errors import InputError, MissingError, TrustError
 from ..reading import Reading
 from . import ranks
 from .batch import BatchFunction, Output
 from .cadence import Cadence
 from .features import Features
-from .folder import Folder, lines_of
+from .folder import Folder
 from .guard import undisturbed, unwrapped
-from .quantity import Measured, Quantity, gradient_norm
+from .quantity import Measured, Quantity, absent, gradient_norm
 from .reference import Reference, bases
 from .run import Run, read_run
 from .spikes import Band
@@ -68,7 +68,8 @@ class Recorder:
         sites: where features are followed (`sites`); None: the input and up to four blocks.
         rank, probes, output, seed: of the features (`features`).
         reference: {site: Strand or orthonormal basis (d, k)} to compare the features with.
-        resume: True goes on where the folder ends, or starts where there is none yet; a number goes on from that step.
+        resume: True goes on where the folder ends, or starts where there is none yet; a number goes on from that step, and the
+            record says so if the folder ends before it.
 
     Raises:
         InputError: an argument is wrong, the batch differs from call to call, or the network's answer does.
@@ -106,6 +107,7 @@ class Recorder:
         self._losses: list[tuple[int, float | Tensor]] = []
         self._band, self._over = Band(), False
         self._watched: Watched | None = None
+        self._known: dict[str, Measured] = {}  # of each quantity, what it first gave
         self.at = 0  # steps made
         self.stopped = ""  # why nothing is recorded any more
         self._closed = False
@@ -128,11 +130,18 @@ class Recorder:
 
     def start(self) -> Recorder:
         """Look at the network and the batch, make or open the folder, and take the first record."""
-        if self._watched is not None:
+        if self._watched is not None or self.stopped:
             return self
         began = time.perf_counter()
         self._clock.enter(began)
-        watched = look_at(self.model, self._batch_fn, self._sites, self._features["output"])
+        try:
+            with ranks.together():
+                watched = look_at(self.model, self._batch_fn, self._sites, self._features["output"])
+        except (torch.OutOfMemoryError, ranks.FullElsewhere) as error:
+            self._stop(error)
+            self._clock.next = _STOPPED
+            self._clock.leave(time.perf_counter())
+            return self
         self._quantities = (Features(watched.places, **self._features), *self._quantities)
         self._open(watched)
         self._watched = watched
@@ -149,9 +158,9 @@ class Recorder:
         self.at += 1
         if loss is not None:
             self.observe(loss)
-        if self._watched is None:
+        if self._watched is None and not self.stopped:
             self.start()
-        elif self.at == self._clock.next:
+        elif 0 <= self._clock.next <= self.at:  # before it: a loss that was told late asked for a record
             self._look()
         elif len(self._losses) >= _HELD_LOSSES:
             self._write_losses()
@@ -197,29 +206,14 @@ class Recorder:
     def _open(self, watched: Watched) -> None:
         said = about(self.model, watched.batch, self._quantities, self._clock.budget, self._clock.every)
         reference = bases(self._reference, {name: place.width for name, place in watched.places.items()})
-        where = [0, 0]
-        if ranks.number() == 0:
-            if self._folder.holds_a_run:
-                self._going_on(said)
-            else:
-                self._folder.begin(said, reference)
-            where = [self.at, self._clock.next]
+        made, where = self.at, [0, 0]
+        with ranks.together():
+            if ranks.number() == 0:
+                asked = None if self._resume is True else int(self._resume)
+                cut = self._folder.resume(said) if self._folder.holds_a_run else self._folder.begin(said, reference)
+                where = [made + self._folder.go_on(asked, cut, self._clock), self._clock.next]
         self.at, self._clock.next = ranks.told(where)
-
-    def _going_on(self, said: dict[str, Any]) -> None:
-        cut = self._folder.resume(said)
-        lines, _ = lines_of(self._folder.path)
-        ends = [line["step"] for line in lines if "step" in line]
-        ends += [pair[0] for line in lines for pair in line.get("losses", ())]
-        end = max(ends, default=0)
-        step = end if self._resume is True else int(self._resume)
-        if step > end:
-            raise InputError(f"resume: got step {step}, wanted at most {end}, where {self._folder.path} ends")
-        clocks = [line["clock"] for line in lines if "clock" in line and line["step"] <= step]
-        if clocks:
-            self._clock.restore(clocks[-1])
-        self._folder.append({"kind": "resumed", "step": step, "cut": cut, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-        self.at = step
+        self._losses = [(step + self.at - made, loss) for step, loss in self._losses]
 
     def _look(self) -> None:
         """At a planned step: measure if it is affordable, else plan another; on several ranks the first decides."""
@@ -245,21 +239,37 @@ class Recorder:
         (self._clock.next,) = ranks.told([self._clock.plan(self.at) if not self.stopped else _STOPPED])
 
     def _measured(self) -> tuple[dict[str, Reading], dict[str, Tensor], list[str]]:
+        """What fails on one rank fails on all at the same place, so that none waits for another."""
         assert self._watched is not None
-        readings: dict[str, Reading] = {"gradient norm": gradient_norm(self.model)}
         tensors: dict[str, Tensor] = {}
-        with undisturbed(self.model, self._watched.touched) as notes:
+        with ranks.together(), ExitStack() as guard:
+            with ranks.together():
+                readings: dict[str, Reading] = {"gradient norm": gradient_norm(self.model)}
+                notes = guard.enter_context(undisturbed(self.model, self._watched.touched))
             for quantity in self._quantities:
-                found: Measured = quantity.measure(self.model, self._watched.batch)
+                with ranks.together():
+                    found = self._asked(quantity, self._watched)
                 readings |= found.readings
                 tensors |= found.tensors
         return readings, tensors, notes.restored
 
+    def _asked(self, quantity: Quantity, watched: Watched) -> Measured:
+        """What it measures; once it has, an error of the network as it then is (a NaN, no convergence) is a reason."""
+        try:
+            found = quantity.measure(self.model, watched.batch)
+        except (InputError, TrustError) as error:
+            if quantity.name not in self._known:
+                raise
+            return absent(self._known[quantity.name], str(error))
+        self._known.setdefault(quantity.name, Measured(found.readings))
+        return found
+
     def _write(
         self, why: str, readings: dict[str, Reading], tensors: dict[str, Tensor], restored: list[str], began: float
     ) -> None:
-        losses = self._taken_losses()
+        losses = self._held_losses()
         if ranks.number() != 0:
+            self._losses.clear()
             return
         name = self._folder.tensors(self.at, tensors)
         self._clock.leave(time.perf_counter())
@@ -275,25 +285,26 @@ class Recorder:
             "restored": restored,
         }
         self._folder.append(line)
+        self._losses.clear()
 
     def _write_losses(self) -> None:
-        losses = self._taken_losses()
         if ranks.number() == 0 and not self.stopped:
             try:
-                self._folder.append({"kind": "losses", "losses": losses})
+                self._folder.append({"kind": "losses", "losses": self._held_losses()})
             except OSError as error:
                 self._stop(error)
+        self._losses.clear()
 
-    def _taken_losses(self) -> list[tuple[int, float | None]]:
+    def _held_losses(self) -> list[tuple[int, float | None]]:
         """The losses since the last line; None where one was not finite."""
         numbers = [(step, float(loss)) for step, loss in self._losses]
-        self._losses.clear()
         return [(step, loss if math.isfinite(loss) else None) for step, loss in numbers]
 
     def _stop(self, error: Exception) -> None:
         self.stopped = f"recording stopped at step {self.at}: {str(error).splitlines()[0]}"
         line = {"kind": "stopped", "step": self.at, "reason": self.stopped}
-        said = ranks.number() != 0 or self._folder.give_up(line)
+        said = ranks.number() != 0 or (self._watched is not None and self._folder.give_up(line, self._held_losses()))
+        self._losses.clear()
         warnings.warn(
             f"{self.stopped}. The training goes on without it" + ("" if said else "; the record could not be told"),
             RecorderWarning,
@@ -311,10 +322,11 @@ class Recorder:
             "how": how,
             "clock": self._clock.state(),
             "overhead": self._clock.sentence(),
-            "losses": self._taken_losses(),
+            "losses": self._held_losses(),
         }
         try:
             self._folder.append(line)
+            self._losses.clear()
             self._folder.end()
             self.read().write_summary()
         except (OSError, MissingError) as error:

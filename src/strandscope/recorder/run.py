@@ -257,7 +257,9 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             records[line["step"]] = _record(line)
         elif line["kind"] == "resumed":
             torn = f" after {line['cut']} bytes of a line that was cut off" if line["cut"] else ""
-            notes.append(f"resumed at step {line['step']}{torn}")
+            end, step = line.get("missing", (0, 0))
+            lost = f"; nothing is held of steps {end + 1} to {step}" if step > end else ""
+            notes.append(f"resumed at step {line['step']}{torn}{lost}")
         elif line["kind"] == "stopped":
             notes.append(line["reason"])
         elif line["kind"] == "end":
