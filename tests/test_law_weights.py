@@ -16,6 +16,7 @@ from strandscope.census.weights import judged, weights
 from strandscope.cli.main import main
 from strandscope.errors import InputError
 from strandscope.report.weights import as_json, lines
+from strandscope.statistics.weights import weight_spectrum
 
 
 @pytest.fixture
@@ -46,6 +47,36 @@ def test_entries_without_a_variance_are_out_of_domain(subject: ss.Subject) -> No
         subject.module.get_parameter("0.weight").cauchy_(generator=torch.Generator().manual_seed(1))
     (found,) = weights(subject, ["0.weight"])
     assert found.verdict == "out of domain" and found.reason
+
+
+def halving(rows: int, columns: int, rank: int) -> torch.Tensor:
+    """Eigenvalues that halve, then zeros: outliers are taken out one after another until zeros alone are left."""
+    matrix = torch.zeros(rows, columns, dtype=torch.float64)
+    matrix.diagonal()[:rank] = 0.5 ** (torch.arange(rank).double() / 2)
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.diag(torch.tensor([1.0] * 20 + [0.0] * 25)),
+        torch.randn(64, 40, generator=torch.Generator().manual_seed(0)) * (torch.arange(40) < 15),
+        torch.outer(torch.arange(1.0, 65).sqrt(), torch.arange(1.0, 41).log1p()),
+        halving(400, 40, 25),
+    ],
+    ids=["a median of zero", "columns of zeros", "a product, rounded", "zeros beside outliers"],
+)
+def test_a_bulk_of_rounding_is_refused(matrix: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="rounding"):
+        weight_spectrum(matrix)
+
+
+def test_a_matrix_of_low_rank_does_not_end_the_others(subject: ss.Subject) -> None:
+    with torch.no_grad():
+        subject.module.get_parameter("0.weight")[:, 20:] = 0
+    first, second = weights(subject)
+    assert (first.verdict, second.verdict) == ("out of domain", "consistent") and "rounding" in first.reason
+    assert first.bulk.status == "not measured"
 
 
 def test_the_control_is_the_same_whoever_asks(subject: ss.Subject) -> None:

@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 
 LEAST_SIDE = 20
 ROUNDS = 50
+ROUNDING = 1e-12  # of the largest eigenvalue: what is below is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +64,14 @@ class WeightSpectrum:
 
     def tail(self, generator: np.random.Generator) -> Tail:
         """Whether the eigenvalues above 0 fall as a power of their size; see `tail`."""
-        return power_law_tail(torch.as_tensor(self.values[self.values > 1e-12 * self.values[0]]), generator)
+        return power_law_tail(torch.as_tensor(self.values[self.values > ROUNDING * self.values[0]]), generator)
 
 
 def weight_spectrum(weights: Tensor, level: float = 0.99) -> WeightSpectrum:
     """Compare a matrix (rows, columns) with a white one; either side may be the longer.
 
     Raises:
-        InputError: not a matrix, a side below 20, a NaN, all 0.
+        InputError: not a matrix, a side below 20, a NaN, all 0, or of so low a rank that its bulk is rounding.
     """
     wide = finite(weights, "weights")
     if wide.ndim != 2 or min(wide.shape) < LEAST_SIDE:
@@ -106,10 +107,14 @@ def weight_spectrum(weights: Tensor, level: float = 0.99) -> WeightSpectrum:
 
 
 def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[float, ...]] | None:
-    """σ², the number of outliers and their strengths, each found with the other two; None where their number does not settle."""
+    """σ², the number of outliers and their strengths, each found with the other two; None where their number does not settle.
+
+    Raises:
+        InputError: the bulk is rounding.
+    """
     d = len(values)
     aspect, cutoff = d / n, law.largest(n, d, level)
-    variance = float(np.median(values)) / law.median(aspect)
+    variance = _sized(float(np.median(values)), values, "more than half of its spectrum") / law.median(aspect)
     seen: set[int] = set()
     count = int((values > variance * cutoff).sum())
     for _ in range(ROUNDS):
@@ -118,7 +123,7 @@ def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[fl
         taken = sum(1 + aspect * (1 + strength) / strength for strength in strengths)
         if taken >= d:
             break
-        variance = float(values[count:].sum()) / (d - taken)
+        variance = _sized(float(values[count:].sum()), values, f"what {count} outliers leave of its spectrum") / (d - taken)
         again = int((values > variance * cutoff).sum())
         if again == count:
             return variance, count, tuple(strengths)
@@ -127,6 +132,13 @@ def _settled(values: Floats, n: int, level: float) -> tuple[float, int, tuple[fl
         seen.add(count)
         count = again
     return None
+
+
+def _sized(size: float, values: Floats, what: str) -> float:
+    """The size as it is; refused where it is rounding beside the largest eigenvalue."""
+    if not size > ROUNDING * values[0]:
+        raise InputError(f"weights: {what} is rounding (rank {int((values > ROUNDING * values[0]).sum())}), so there is no bulk")
+    return size
 
 
 def _scaled(variance: float, factor: float, error: float, n: int, unit: str, method: str) -> Reading:
