@@ -138,6 +138,36 @@ def test_a_subset_is_a_block_of_the_whole():
     torch.testing.assert_close(hessian(lambda: F.cross_entropy(net(X), CODES), net, only=["2.bias"]).dense(), whole[40:, 40:])
 
 
+def test_parameters_of_one_device_are_differentiated_where_others_lie_elsewhere():
+    w = {"a": normal(3), "b": torch.empty(2, device="meta")}
+    operator = hessian(lambda w: (w["a"] ** 2).sum(), w, only=["a"])
+    torch.testing.assert_close(operator.dense(), 2 * torch.eye(3).double())
+    with pytest.raises(InputError, match="several devices"):
+        hessian(lambda w: (w["a"] ** 2).sum(), w)
+    with pytest.raises(InputError, match="head is not smooth"):
+        hessian(lambda w: (X @ torch.cat([w["a"], w["a"][:1]]) - 1).abs(), w, only=["a"])
+
+
+class Across(torch.autograd.Function):
+    """Weights elsewhere have a part in the graph, and none in the value."""
+
+    @staticmethod
+    def forward(ctx, here, elsewhere):
+        ctx.elsewhere = elsewhere.shape, elsewhere.device
+        return here.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        shape, device = ctx.elsewhere
+        return slope, slope.new_zeros(shape, device=device)
+
+
+def test_the_head_is_proved_by_weights_of_one_device_where_it_lies_on_two():
+    w = {"b": torch.empty(2, device="meta", dtype=torch.float64), "a": normal(3)}
+    operator = hessian(lambda w: (Across.apply(w["a"], w["b"]) ** 2).sum(), w, only=["a"])
+    torch.testing.assert_close(operator.dense(), 2 * torch.eye(3).double())
+
+
 def test_layer_norm_agrees_with_differences_of_the_gradient():
     """`torch.func.hessian` does not (torch 2.13): second derivatives by a LayerNorm's weights come out wrong there."""
     net = network(nn.LayerNorm(5), nn.GELU())

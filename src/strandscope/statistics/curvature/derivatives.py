@@ -67,9 +67,8 @@ def hessian(loss: Loss, parameters: Parameters, batches: Batches | None = None, 
     with undisturbed(weights.device), buffers_kept(weights.module):
         first = _first(batches)
         _proved(passed, batches)
-        whole = weights_of(parameters)
         with _twice():
-            smooth_head(lambda there: there.call(loss, *first), whole)
+            smooth_head(lambda there: there.call(loss, *first), weights.only(weights.able))
     operator = _operator(graph, weights, batches, "Hessian of the mean loss")
     symmetric(operator)
     return operator

@@ -91,12 +91,13 @@ def symmetric(operator: Operator) -> None:
 
 
 def smooth_head(losses: Losses, weights: Weights) -> None:
-    """Refuse a loss whose gradient changes by kinks as the weights nearest it are moved.
+    """Refuse a loss whose gradient changes by kinks as the weights nearest it are moved (of several devices, those of one).
 
     Args:
         losses: (n,) at given weights.
     """
-    names = _nearest(losses(weights), weights)
+    found = _nearest(losses(weights), weights)
+    names = tuple(name for name in found if weights.tensors[name].device == weights.tensors[found[-1]].device)
     near = weights.only(names)
     step = _step(near)
     start, slope, length = _slope(losses, near, step)

@@ -37,6 +37,11 @@ class Weights:
     alone: bool
 
     @property
+    def able(self) -> tuple[str, ...]:
+        """Names of all that can be differentiated by, on whatever device."""
+        return _able(self.tensors)
+
+    @property
     def leaves(self) -> list[Tensor]:
         return [self.tensors[name] for name in self.chosen]
 
@@ -110,7 +115,7 @@ def weights_of(parameters: Parameters, only: Sequence[str] | None = None) -> Wei
         tensors = dict(parameters)
     else:
         raise InputError(f"parameters: got a {type(parameters).__name__}, wanted an nn.Module, a tensor or a mapping of tensors")
-    able = [name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()]
+    able = _able(tensors)
     if not able:
         raise InputError("parameters: got none with floating-point numbers; there is nothing to differentiate by")
     for name in only or ():
@@ -122,6 +127,10 @@ def weights_of(parameters: Parameters, only: Sequence[str] | None = None) -> Wei
     if len({tensors[name].device for name in chosen}) > 1:
         raise InputError("parameters: they lie on several devices; name those of one in `only`")
     return _weights(tensors, chosen, module, alone)
+
+
+def _able(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel())
 
 
 def _under(name: str, above: str) -> bool:
