@@ -78,7 +78,7 @@ class ClassSums:
         self.judged, self.disagreed = 0, 0
 
     def update(self, features: Tensor, labels: Tensor, logits: Tensor | None = None) -> None:
-        """Add rows (n, d) with codes (n,) from 0; logits (n, K) are the classifier's, for NC4."""
+        """Add rows (n, d) with codes (n,) from 0; logits (n, K) are the classifier's, for NC4. What is refused is not counted."""
         rows = rows_of(features, self.d, "features").double()
         if labels.shape != (len(rows),) or labels.is_floating_point():
             raise InputError(f"labels: got shape {tuple(labels.shape)} of {labels.dtype}, wanted {len(rows)} whole numbers")
@@ -90,18 +90,19 @@ class ClassSums:
         counts = torch.bincount(codes, minlength=self.classes).double()
         means = torch.zeros_like(self.means).index_add_(0, codes, rows) / counts.clamp_min(1)[:, None]
         centred = rows - means[codes]
+        if logits is not None:  # judged before anything is added
+            self.disagreed += self._judge(rows, logits)
+            self.judged += len(rows)
         self._join(counts, means, centred.T @ centred)
-        if logits is not None:
-            self._judge(rows, logits)
 
-    def _judge(self, rows: Tensor, logits: Tensor) -> None:
+    def _judge(self, rows: Tensor, logits: Tensor) -> int:
+        """The number of rows where the classifier disagrees with the nearest of the centres."""
         if self.centres is None:
             raise InputError("logits: given without centres; pass the class means of an earlier pass as centres to have NC4")
         if logits.shape != (len(rows), self.classes):
             raise InputError(f"logits: got shape {tuple(logits.shape)}, wanted ({len(rows)}, {self.classes})")
         nearest = torch.cdist(rows, self.centres).argmin(1)
-        self.judged += len(rows)
-        self.disagreed += int((nearest != finite(logits.detach().cpu(), "logits").argmax(1)).sum())
+        return int((nearest != finite(logits.detach().cpu(), "logits").argmax(1)).sum())
 
     def merge(self, other: ClassSums) -> None:
         partner(self, other)
