@@ -51,7 +51,8 @@ class Hungry:
     def settings(self):
         return {}
 
-    def measure(self, _model, _batch):
+    def measure(self, model, batch):
+        del model, batch
         if self.full:
             raise torch.OutOfMemoryError("out of memory")
         return Measured()
@@ -145,7 +146,8 @@ class Failing:
     def settings(self):
         return {}
 
-    def measure(self, model, _batch):
+    def measure(self, model, batch):
+        del model, batch
         if self.error is not None:
             raise self.error
         return Measured({"failing": Reading(1.0, 1.0, 1.0, None, 1, "", None, "one")})

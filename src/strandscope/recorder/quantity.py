@@ -26,12 +26,6 @@ class Measured:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def absent(known: Measured, why: str) -> Measured:
-    """The readings that a quantity gave at another record, not measured at this one."""
-    named = known.readings.items()
-    return Measured({name: Reading.not_measured(why, unit=one.unit, method=one.method) for name, one in named})
-
-
 class Quantity(Protocol):
     """`settings` is what two runs, or a run and its resumption, must have in common to be compared; JSON holds it."""
 

@@ -23,22 +23,22 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, MissingError, TrustError
+from ..errors import InputError, MissingError
 from ..reading import Reading
 from . import ranks
 from .batch import BatchFunction, Output
 from .cadence import Cadence
 from .features import Features
 from .folder import Folder
-from .guard import undisturbed, unwrapped
-from .quantity import Measured, Quantity, absent, gradient_norm
+from .guard import unwrapped
+from .measuring import measured
+from .quantity import Measured, Quantity
 from .reference import Reference, bases
 from .run import Run, read_run
 from .spikes import Band
@@ -224,9 +224,10 @@ class Recorder:
             (self._clock.next,) = ranks.told([self._clock.plan(self.at)])
 
     def _record(self, why: str, *, floor: bool) -> None:
+        assert self._watched is not None
         began = time.perf_counter()
         try:
-            readings, tensors, restored = self._measured()
+            readings, tensors, restored = measured(self.model, self._watched, self._quantities, self._known)
             self._write(why, readings, tensors, restored, began)
         except (OSError, MissingError, torch.OutOfMemoryError) as error:
             self._stop(error)
@@ -237,32 +238,6 @@ class Recorder:
     def _plan(self) -> None:
         self._clock.leave(time.perf_counter())  # what the record took is inside
         (self._clock.next,) = ranks.told([self._clock.plan(self.at) if not self.stopped else _STOPPED])
-
-    def _measured(self) -> tuple[dict[str, Reading], dict[str, Tensor], list[str]]:
-        """What fails on one rank fails on all at the same place, so that none waits for another."""
-        assert self._watched is not None
-        tensors: dict[str, Tensor] = {}
-        with ranks.together(), ExitStack() as guard:
-            with ranks.together():
-                readings: dict[str, Reading] = {"gradient norm": gradient_norm(self.model)}
-                notes = guard.enter_context(undisturbed(self.model, self._watched.touched))
-            for quantity in self._quantities:
-                with ranks.together():
-                    found = self._asked(quantity, self._watched)
-                readings |= found.readings
-                tensors |= found.tensors
-        return readings, tensors, notes.restored
-
-    def _asked(self, quantity: Quantity, watched: Watched) -> Measured:
-        """What it measures; once it has, an error of the network as it then is (a NaN, no convergence) is a reason."""
-        try:
-            found = quantity.measure(self.model, watched.batch)
-        except (InputError, TrustError) as error:
-            if quantity.name not in self._known:
-                raise
-            return absent(self._known[quantity.name], str(error))
-        self._known.setdefault(quantity.name, Measured(found.readings))
-        return found
 
     def _write(
         self, why: str, readings: dict[str, Reading], tensors: dict[str, Tensor], restored: list[str], began: float
@@ -301,7 +276,7 @@ class Recorder:
         return [(step, loss if math.isfinite(loss) else None) for step, loss in numbers]
 
     def _stop(self, error: Exception) -> None:
-        self.stopped = f"recording stopped at step {self.at}: {str(error).splitlines()[0]}"
+        self.stopped = f"recording stopped at step {self.at}: {(str(error) or type(error).__name__).splitlines()[0]}"
         line = {"kind": "stopped", "step": self.at, "reason": self.stopped}
         said = ranks.number() != 0 or (self._watched is not None and self._folder.give_up(line, self._held_losses()))
         self._losses.clear()
