@@ -118,6 +118,12 @@ def test_a_step_to_go_on_from_holds_in_a_folder_without_a_run(tmp_path):
     assert run.steps == [120, 123, 124] and run.notes[0] == "resumed at step 120; nothing is held of steps 1 to 120"
 
 
+def test_without_a_block_the_first_record_of_a_new_run_is_its_start(tmp_path):
+    recorder = Recorder(linear(), lambda: ROWS, out=tmp_path / "run")
+    recorder.step(loss=1.0)
+    assert [(record.step, record.why) for record in recorder.read().records] == [(1, "start")]
+
+
 # --- a training that diverges ---
 
 

@@ -143,10 +143,11 @@ class Recorder:
             self._clock.leave(time.perf_counter())
             return self
         self._quantities = (Features(watched.places, **self._features), *self._quantities)
+        made = self.at
         self._open(watched)
         self._watched = watched
         self._clock.floor += time.perf_counter() - began
-        self._record("start" if self.at == 0 else "resumed", floor=True)
+        self._record("start" if self.at == made else "resumed", floor=True)
         self._clock.leave(time.perf_counter())
         return self
 
