@@ -307,6 +307,35 @@ def test_what_the_table_does_not_bound_is_not_measured() -> None:
     assert made["A"].value is None and "the table does not bound it on" in made["A"].reason
 
 
+def test_a_constant_that_the_table_wants_below_0_is_not_measured() -> None:
+    x = np.geomspace(1, 60, 16)
+    found = fit(Table.of(x, 3 * np.exp(-x / 40) * noise(0, 0.03)), FORMS["power+const"])
+    made = resample(found, np.random.default_rng(0), 199)
+    assert found.outcome is Outcome.FOUND and found.parameters["E"] == 0 > found.free[0]
+    assert parameters(made)["E"].reason == "the table wants E below 0; the form does not hold"
+    assert predictions(made, [[600]])[0].reason == "the table wants the curve there below 0; the form does not hold"
+
+
+def test_a_constant_whose_interval_has_0_inside_is_cut_there() -> None:
+    found = fit(Table.of(X, 8 * X**-0.4 * noise(0, 0.02)), FORMS["power+const"])
+    made = parameters(resample(found, np.random.default_rng(0), 199))["E"]
+    assert made.low == 0 and made.high is not None and made.high > 0
+
+
+def test_a_descent_from_beyond_its_bounds_begins_at_them() -> None:
+    """From E < 0, whose squares no E of at least 0 has, to the least with E at least 0."""
+    x = np.geomspace(1, 60, 16)
+    found = fit(Table.of(x, 3 * np.exp(-x / 40) * noise(0, 0.03)), FORMS["power+const"])
+    theta, squares, done = descend(found.problem, found.free[None], found.targets, floor=True)
+    assert done.all() and theta[0] == pytest.approx(found.theta, abs=1e-4) and theta[0, 0] == 0
+    assert squares[0] == pytest.approx(found.problem.squares(theta, found.targets[None])[0])
+    assert squares[0] == pytest.approx(found.problem.squares(found.theta[None], found.targets[None])[0])
+    held = found.held("A")
+    at = float(held.read(found.theta[None])[0][0])
+    theta, squares, _ = descend(found.problem, found.free[None], found.targets, held, at, floor=True)
+    assert held.read(theta)[0] == pytest.approx(at) and theta[0, 0] == 0
+
+
 def test_without_noise_an_interval_has_no_width() -> None:
     made = answer(Table.of(X, TRUTH), FORMS["power+const"], at=[[1e6]])
     assert made.resampled.draws == Resampled.exact(made.fit).draws == 0

@@ -16,10 +16,11 @@ import tiny_chat
 from strandscope.capture import library
 from strandscope.cli.law_context import context
 from strandscope.errors import InputError, MissingError
+from strandscope.language import context as module
 from strandscope.language import law, texts
 from strandscope.language.context import Targets, context_losses, draw_targets
 from strandscope.language.counted import Counted
-from strandscope.language.curve import Losses
+from strandscope.language.curve import Decay, Losses
 from strandscope.language.page import sentences
 from strandscope.language.result import Counting, Curve, Point
 from strandscope.laws.figure import Figure, Series
@@ -76,11 +77,36 @@ def test_a_context_whose_far_part_is_another_document_s() -> None:
 
 @pytest.mark.parametrize(
     ("family", "contexts", "wanted"),
-    [("ViT", (1,), "predicts no next token"), ("Llama", (0, 2), "at least 1 token"), ("Llama", (128,), "holds 128")],
+    [
+        ("ViT", (1,), "predicts no next token"),
+        ("Llama", (0, 2), "at least 1 token"),
+        ("Llama", (129,), "129 tokens, and .* holds 128"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(family: str, contexts: tuple[int, ...], wanted: str) -> None:
     with pytest.raises(InputError, match=wanted):
         context_losses(families.subject(family), rows(3, 200), Targets(np.array([0]), np.array([150]), 32), contexts)
+
+
+@pytest.mark.parametrize("slack", [0.0, 1 / 8])
+def test_a_network_is_given_as_many_tokens_as_it_holds(slack: float) -> None:
+    """128 tokens of 128; with slack 16 targets would share a row of 136, so none do."""
+    subject, ids, targets = families.subject("Llama"), rows(1, 200), Targets(np.array([0]), np.array([150]), 16)
+    assert subject.context == 128
+    (found,) = context_losses(subject, ids, targets, (128,), slack=slack)
+    assert found[3] == pytest.approx(plain(subject, ids[0][153 - 128 : 153], int(ids[0][153])), abs=2e-5)
+
+
+def test_a_row_is_shared_by_as_many_targets_as_the_network_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed are 124 − 3 + 7 = 128 tokens with 8 targets, 124 − 7 + 15 = 132 with 16; the last target has 128 of them."""
+    subject, ids, targets = families.subject("Llama"), rows(1, 200), Targets(np.array([0]), np.array([150]), 16)
+    fed: list[tuple[int, ...]] = []
+    losses = module._losses
+    monkeypatch.setattr(module, "_losses", lambda one, rows, width: fed.append((*rows.shape, width)) or losses(one, rows, width))
+    (found,) = context_losses(subject, ids, targets, (124,), slack=1 / 4)
+    assert {(tokens, width) for _, tokens, width in fed} == {(129, 8)}
+    assert found[7] == pytest.approx(plain(subject, ids[0][157 - 128 : 157], int(ids[0][157])), abs=2e-5)
+    assert module.exact(128, 16, holds=128) and not module.exact(128, 16, holds=129) and not module.exact(128, 16)
 
 
 def tokens(lengths: list[int], groups: list[str] | None = None) -> texts.Tokens:
@@ -155,7 +181,7 @@ def planted(exponent: float = 0.7, stops: int = 10**9, noise: float = 0.02, docu
 
 def test_the_exponent_of_a_planted_fall_is_found() -> None:
     decay = planted().decay()
-    assert decay is not None and decay.exponent.low is not None and decay.exponent.high is not None
+    assert isinstance(decay, Decay) and decay.exponent.low is not None and decay.exponent.high is not None
     assert decay.exponent.low < 0.7 < decay.exponent.high < 0.85 and decay.unsettled == 0
     assert decay.limit.value == pytest.approx(2, abs=0.25)
 
@@ -163,7 +189,7 @@ def test_the_exponent_of_a_planted_fall_is_found() -> None:
 def test_the_interval_of_the_exponent_is_not_that_of_the_level() -> None:
     """Documents differ by half a nat, which says nothing of the exponent: it cancels within documents."""
     decay = planted(noise=0.001).decay()
-    assert decay is not None and decay.exponent.low is not None and decay.exponent.high is not None
+    assert isinstance(decay, Decay) and decay.exponent.low is not None and decay.exponent.high is not None
     assert decay.exponent.high - decay.exponent.low < 0.02
 
 
@@ -183,12 +209,59 @@ def test_a_context_is_worth_the_order_whose_loss_it_has_and_an_order_the_context
 
 
 def test_too_few_contexts_have_no_exponent() -> None:
-    assert planted().decay(16) is None and planted().decay(32) is not None
+    assert planted().decay(16) == "3 doublings of the context from 4 tokens on, wanted at least 4"
+    assert isinstance(planted().decay(32), Decay)
 
 
 def test_losses_that_rise_have_no_exponent() -> None:
     losses = planted()
-    assert Losses(losses.contexts, losses.model[::-1], losses.counted, losses.draws, 0.95).decay() is None
+    assert Losses(losses.contexts, losses.model[::-1], losses.counted, losses.draws, 0.95).decay() == "the losses do not fall"
+
+
+def followed(curve: np.ndarray, noise: float = 0.02) -> Losses:
+    """40 documents whose losses are the curve's and noise."""
+    model = curve[:, None] + np.random.default_rng(0).normal(0, noise, (len(curve), 40))
+    return Losses.of(CONTEXTS, np.repeat(model, 4, 1), np.zeros((4, 160)), 4, 0.95, 0)
+
+
+def test_an_exponent_at_an_edge_of_the_search_is_none() -> None:
+    """A step after 4 tokens is as steep as any power can be."""
+    step = followed(np.where(np.array(CONTEXTS) < 8, 6.0, 3.0), 0.001).decay()
+    assert isinstance(step, str) and step.startswith("the best exponent lies at an edge of the search")
+
+
+def test_an_exponent_that_the_documents_do_not_bound_is_not_measured() -> None:
+    decay = followed(3 + 3 * (np.array(CONTEXTS) / 4) ** -8.0, 0.1).decay()  # at 8 tokens 3.012, and below 3 in many resamples
+    assert isinstance(decay, Decay) and decay.exponent.reason.startswith("the losses do not bound it: ")
+    assert decay.limit.value == pytest.approx(3, abs=0.02)
+
+
+def test_a_limit_of_loss_is_not_below_0() -> None:
+    """A loss that falls by as much at every doubling goes below any limit: all resamples want one below 0."""
+    decay = followed(6 - 0.5 * np.log2(CONTEXTS)).decay()
+    assert isinstance(decay, Decay) and (decay.theta[:, 0] >= 0).all()
+    assert decay.limit.reason == "the losses want a limit below 0; the form does not hold"
+    power = followed(0.02 + 6 * np.array(CONTEXTS) ** -0.3).decay()  # some resamples do
+    assert isinstance(power, Decay) and power.limit.low == 0 and 0 < power.limit.high < 0.5  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("height", "reason"), [(3.1, "perhaps beyond 3, the last there is"), (4.0, "perhaps below 1, the first there is")]
+)
+def test_an_interval_that_goes_on_beyond_the_last_order_or_the_first_is_not_measured(height: float, reason: str) -> None:
+    """The network's loss is within the orders', for two fifths of resamples it is not."""
+    draw = np.random.default_rng(1)
+    off = draw.normal(0, 1, 40)
+    off = 0.3 * (off - off.mean()) / off.std()
+    inside = 0.01 if height == 3.1 else -0.01
+    counted = np.repeat(np.array([[4.0], [3.2], [3.1], [3.15]]), 40, 1)
+    made = Losses.of(CONTEXTS, np.repeat(np.tile(height + inside + off, (8, 1)), 4, 1), np.repeat(counted, 4, 1), 4, 0.95, 0)
+    assert made.equal_order(0).reason == reason
+    model = np.repeat(planted(noise=0.0, documents=40).model.mean(1)[:, None], 40, 1)
+    ends = model[[-1, 0]][:, 0]
+    rows = (ends[0] + 0.01 + off) if height == 3.1 else (ends[1] - 0.01 + off)
+    made = Losses.of(CONTEXTS, np.repeat(model, 4, 1), np.repeat(rows[None], 4, 1), 4, 0.95, 0)
+    assert made.worth(0).reason == reason.replace("3", "128")
 
 
 # --- sentences ---

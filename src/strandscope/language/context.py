@@ -4,7 +4,8 @@ Targets are spans of consecutive tokens deep enough in their documents that ever
 has a pass of its own: its row holds the k tokens before it and nothing else, at positions from 0, and no special token. For
 longer contexts a row foretells several neighbouring targets at once, k/8 of them at most, so that their contexts are of k − k/16
 to k + k/16 tokens, k + ½ in the mean: up to 32 times cheaper, and as the loss falls smoothly with log k, what is lost is of
-second order. `slack` 0 gives every target exactly k tokens whatever k is.
+second order. `slack` 0 gives every target exactly k tokens whatever k is. Where the network holds k tokens but not the row that
+targets share, fewer share one.
 
 Rows of one k have one length, so nothing is padded; batch size changes nothing beyond the rounding of batched arithmetic.
 
@@ -84,12 +85,23 @@ def draw_targets(tokens: Tokens, deepest: int, documents: int, seed: int, *, len
     return Targets(chosen, np.array(start, dtype=np.int64), length)
 
 
-def _width(k: int, length: int, slack: float) -> int:
-    """Targets that share a row: the largest power of two that is at most a `slack` of k and divides the span."""
+def _width(k: int, length: int, slack: float, holds: int | None = None) -> int:
+    """Targets that share a row: the largest power of two that is at most a `slack` of k and divides the span, and whose row a
+    network that holds so many tokens can be fed."""
     width = 1
-    while width * 2 <= slack * k and length % (width * 2) == 0:
+    while width * 2 <= slack * k and length % (width * 2) == 0 and (holds is None or _fed(k, width * 2) <= holds):
         width *= 2
     return width
+
+
+def _before(k: int, width: int) -> int:
+    """Tokens of context before a row's first target."""
+    return k - (width - 1) // 2
+
+
+def _fed(k: int, width: int) -> int:
+    """Tokens of a row that the network sees: all but the last target."""
+    return _before(k, width) + width - 1
 
 
 def context_losses(
@@ -117,14 +129,16 @@ def context_losses(
     check_predicts(subject)
     if not contexts or min(contexts) < 1:
         raise InputError(f"contexts: got {list(contexts)}, wanted lengths of at least 1 token")
-    longest = max(k + _width(k, targets.length, slack) for k in contexts)
-    if subject.context is not None and longest > subject.context:
-        raise InputError(f"contexts: rows of {longest} tokens, and {subject.name} holds {subject.context}; ask for shorter ones")
+    if subject.context is not None and max(contexts) > subject.context:
+        raise InputError(
+            f"contexts: {max(contexts)} tokens, and {subject.name} holds {subject.context}; ask for shorter ones (--longest)"
+        )
     found = np.empty((len(contexts), len(targets.start), targets.length))
-    work = {k: _rows(ids, targets, k, _width(k, targets.length, slack), near) for k in contexts}
+    widths = {k: _width(k, targets.length, slack, subject.context) for k in contexts}
+    work = {k: _rows(ids, targets, k, width, near) for k, width in widths.items()}
     total, done = sum(len(rows) * rows.shape[1] for rows in work.values()), 0
     for place, (k, rows) in enumerate(work.items()):
-        width = _width(k, targets.length, slack)
+        width = widths[k]
         made = np.empty((len(rows), width))
         for batch in length_batches(subject, [rows.shape[1]] * len(rows), batch_tokens):
             made[batch] = _losses(subject, rows[batch], width)
@@ -135,14 +149,14 @@ def context_losses(
     return found.reshape(len(contexts), -1)
 
 
-def exact(k: int, length: int = SPAN, slack: float = SLACK) -> bool:
-    """Whether every target has exactly k tokens of context."""
-    return _width(k, length, slack) == 1
+def exact(k: int, length: int = SPAN, slack: float = SLACK, *, holds: int | None = None) -> bool:
+    """Whether every target has exactly k tokens of context, of a network that holds so many."""
+    return _width(k, length, slack, holds) == 1
 
 
 def _rows(ids: Sequence[Ints], targets: Targets, k: int, width: int, near: int | None) -> Ints:
     """(rows, tokens): each the context of its first target and the targets; spans in order, targets in order."""
-    before = k - (width - 1) // 2
+    before = _before(k, width)
     rows = np.stack(
         [
             ids[document][start + first - before : start + first + width]

@@ -6,7 +6,8 @@ same resamples for every figure). With fewer than a dozen documents a bootstrap'
 with six for 95 %).
 
 The exponent is that of L(k) = L∞ + A k^−γ, least squares over the doublings from k = 4 on: with one or two tokens the network is
-told so little of where it is that nothing smooth can be expected. The gain of a doubling then falls as k^−γ too.
+told so little of where it is that nothing smooth can be expected. The gain of a doubling then falls as k^−γ too. A limit of loss
+is not below 0, and of least squares with that bound the fit is one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DRAWS, FROM = 2000, 4
 _POINTS = 4  # doublings that a fit of three parameters needs at least
 NATS = "nats per token"
 _BOOTSTRAP = "percentiles over resampled documents"
+FORM = "L∞ + A k^−γ, least squares"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +75,12 @@ class Losses:
         maybe = max((k for k, gain in gains.items() if gain.high is not None and gain.high > 0), default=1)
         return Reading(sure, sure, max(sure, maybe), self.level, self.model.shape[1], "tokens", None, method)
 
-    def decay(self, most: int | None = None) -> Decay | None:
-        """The fit to contexts up to `most`; None where there are too few."""
+    def decay(self, most: int | None = None) -> Decay | str:
+        """The fit to contexts up to `most`, or why there is none."""
         places = [p for p in self.doublings if FROM <= self.contexts[p] <= (most or max(self.contexts))]
-        return Decay.of(self, places) if len(places) >= _POINTS else None
+        if len(places) < _POINTS:
+            return f"{len(places)} doublings of the context from {FROM} tokens on, wanted at least {_POINTS}"
+        return Decay.of(self, places)
 
     def equal_order(self, place: int) -> Reading:
         """The order, between those counted, whose loss is that of the network at this context."""
@@ -94,14 +98,25 @@ class Losses:
         return self.read("tokens", found, max(self.contexts))
 
     def read(self, unit: str, figure: Callable[[Floats], Floats], most: float) -> Reading:
-        """A figure of weights (documents, …); ±∞ where it lies off an end, which is said if that is so of the figure itself."""
+        """A figure of weights (documents, …); ±∞ where it lies off an end, which is said if that is so of the figure itself or
+        of more resamples than an interval leaves out."""
         (value,), drawn = figure(np.full((self.model.shape[1], 1), 1 / self.model.shape[1])), figure(self.draws.T)
         n = self.model.shape[1]
         if not np.isfinite(value):
-            side = f"beyond {most:g}, the last there is" if value > 0 else "below 1, the first there is"
-            return Reading.not_measured(side, unit=unit, method=_BOOTSTRAP, n=n)
-        low, high = np.quantile(np.clip(drawn, 1, most), [(1 - self.level) / 2, (1 + self.level) / 2])
+            return Reading.not_measured(_off(value < 0, value > 0, most), unit=unit, method=_BOOTSTRAP, n=n)
+        tail = (1 - self.level) / 2
+        under, over = (float((drawn == end).mean()) > tail for end in (-np.inf, np.inf))
+        if under or over:
+            return Reading.not_measured(f"perhaps {_off(under, over, most)}", unit=unit, method=_BOOTSTRAP, n=n)
+        low, high = np.quantile(np.clip(drawn, 1, most), [tail, 1 - tail])
         return Reading(float(value), float(min(low, value)), float(max(high, value)), self.level, n, unit, None, _BOOTSTRAP)
+
+
+def _off(under: bool, over: bool, most: float) -> str:
+    """Off which end, or both."""
+    if under and over:
+        return f"below 1 or beyond {most:g}, the first and the last there are"
+    return "below 1, the first there is" if under else f"beyond {most:g}, the last there is"
 
 
 def _crossing(curve: Floats, height: Floats) -> Floats:
@@ -119,17 +134,18 @@ def _crossing(curve: Floats, height: Floats) -> Floats:
 @dataclass(frozen=True, slots=True, eq=False)
 class Decay:
     """L∞ + A k^−γ fitted to all documents (first) and to each resample: parameters (1 + draws, 3) in the coordinates of `axis`;
-    `unsettled` refits did not come to an end."""
+    `unsettled` refits did not come to an end, and `adrift` are these and those that came to an edge of the search."""
 
     theta: Floats
     axis: Axis
     level: float
     documents: int
     unsettled: int
+    adrift: int
 
     @classmethod
-    def of(cls, losses: Losses, places: Sequence[int]) -> Decay | None:
-        """None where the losses do not fall, or a search does not end."""
+    def of(cls, losses: Losses, places: Sequence[int]) -> Decay | str:
+        """Or why there is none: the losses do not fall, the search does not end, or it ends at an edge."""
         wanted, model = form("power+const"), losses.model[list(places)]
         sizes = np.array([[losses.contexts[p] for p in places]], dtype=np.float64)
         axis = Axis.of(sizes, logarithmic=True)
@@ -137,13 +153,19 @@ class Decay:
         whole = model.mean(1)
         starts = search(problem, whole)
         if not len(starts):
-            return None
-        theta, squares, ended = descend(problem, starts, np.broadcast_to(whole, (len(starts), len(whole))))
+            return "the losses do not fall"
+        theta, squares, ended = descend(problem, starts, np.broadcast_to(whole, (len(starts), len(whole))), floor=True)
         best = int(np.argmin(squares))
+        (box,) = problem.boxes()
+        if not box[0] < theta[best, 2] < box[1]:
+            return "the best exponent lies at an edge of the search: the losses do not fall as a power of the context"
         if not ended[best]:
-            return None
-        drawn, _, settled = descend(problem, np.repeat(theta[best : best + 1], len(losses.draws), 0), losses.draws @ model.T)
-        return cls(np.vstack([theta[best], drawn]), axis, losses.level, model.shape[1], int((~settled).sum()))
+            return "the search for the exponent did not end"
+        start = np.repeat(theta[best : best + 1], len(losses.draws), 0)
+        drawn, _, settled = descend(problem, start, losses.draws @ model.T, floor=True)
+        adrift = ~settled | (drawn[:, 2] <= box[0]) | (drawn[:, 2] >= box[1])
+        unsettled = int((~settled).sum())
+        return cls(np.vstack([theta[best], drawn]), axis, losses.level, model.shape[1], unsettled, int(adrift.sum()))
 
     def at(self, k: float) -> Floats:
         """(1 + draws,) the fitted loss at k."""
@@ -151,10 +173,17 @@ class Decay:
 
     @property
     def exponent(self) -> Reading:
+        draws = len(self.theta) - 1
+        if self.adrift > draws * (1 - self.level) / 2:  # a power too steep to tell from a step has no least squares to settle at
+            reason = f"the losses do not bound it: {self.adrift:,} of {draws:,} refits did not settle within the search"
+            return Reading.not_measured(reason, unit="1", method=self._how, n=self.documents)
         return self.reading(np.exp(self.theta[:, 2]), "1")
 
     @property
     def limit(self) -> Reading:
+        if (self.theta[1:, 0] > 0).mean() <= (1 - self.level) / 2:
+            reason = "the losses want a limit below 0; the form does not hold"
+            return Reading.not_measured(reason, unit=NATS, method=self._how, n=self.documents)
         return self.reading(self.theta[:, 0], NATS)
 
     def reading(self, figures: Floats, unit: str, level: float | None = None) -> Reading:
@@ -162,7 +191,9 @@ class Decay:
         level = self.level if level is None else level
         low, high = np.quantile(figures[1:], [(1 - level) / 2, (1 + level) / 2])
         value = float(figures[0])
-        method = f"L∞ + A k^−γ, least squares; {_BOOTSTRAP}"
-        if self.unsettled:
-            method += f", {self.unsettled:,} of {len(figures) - 1:,} refits not settled"
-        return Reading(value, float(min(low, value)), float(max(high, value)), level, self.documents, unit, None, method)
+        return Reading(value, float(min(low, value)), float(max(high, value)), level, self.documents, unit, None, self._how)
+
+    @property
+    def _how(self) -> str:
+        method = f"{FORM}; {_BOOTSTRAP}"
+        return f"{method}, {self.unsettled:,} of {len(self.theta) - 1:,} refits not settled" if self.unsettled else method

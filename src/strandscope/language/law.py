@@ -24,7 +24,7 @@ from ..reading import Reading
 from . import texts
 from .context import CONTEXTS, SLACK, SPAN, Floats, Targets, context_losses, draw_targets, exact
 from .counted import NAMES, Counted
-from .curve import NATS, Losses
+from .curve import FORM, NATS, Losses
 from .result import Counting, Curve, Point, Study
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _curve(
     gains, decay = losses.gains(), losses.decay()
     none = Reading.not_measured("its half was not measured", unit=NATS, method="paired differences")
     points = tuple(
-        Point(k, exact(k, span), losses.mean(row), gains.get(k, none), losses.equal_order(place))
+        Point(k, exact(k, span, holds=subject.context), losses.mean(row), gains.get(k, none), losses.equal_order(place))
         for place, (k, row) in enumerate(zip(contexts, losses.model, strict=True))
     )
     rows = tuple(
@@ -141,12 +141,15 @@ def _curve(
         )
         for row, loss in enumerate(losses.counted)
     )
-    unfit = Reading.not_measured("too few contexts, or no fall", unit="1", method="L∞ + A k^−γ")
+    if isinstance(decay, str):
+        exponent, limit = (Reading.not_measured(decay, unit=unit, method=FORM) for unit in ("1", NATS))
+    else:
+        exponent, limit = decay.exponent, decay.limit
     law = _law(subject, tokens, targets, losses) if contexts[-1] >= 256 else None
     return Curve(
         corpus.name, corpus.about, corpus.digest, len(targets.document), len(targets.documents), tokens.bytes_per_token,
-        points, rows, losses.used(), unfit if decay is None else decay.exponent, unfit if decay is None else decay.limit,
-        order, tuple(everywhere), float(np.median(match)), law, _figure(corpus.name, points, rows, law),
+        points, rows, losses.used(), exponent, limit, order, tuple(everywhere), float(np.median(match)), law,
+        _figure(corpus.name, points, rows, law),
     )  # fmt: skip
 
 
@@ -154,7 +157,7 @@ def _law(subject: Subject, tokens: texts.Tokens, targets: Targets, losses: Losse
     """The forecast at half of the longest context and at the longest, from those up to a quarter."""
     longest = losses.contexts[-1]
     decay = losses.decay(longest // 4)
-    if decay is None:
+    if isinstance(decay, str):
         return None
     level = 1 - (1 - LEVEL) / 2
     weights = np.vstack([np.full(losses.model.shape[1], 1 / losses.model.shape[1]), losses.draws])

@@ -40,9 +40,8 @@ def sentences(curve: Curve) -> list[str]:
     last = curve.deepest
     made = [_stops(curve), _uses(curve, curve.used)]
     if curve.exponent.value is not None:
-        made.append(
-            f"The gain of a doubling falls as k^−γ, γ = {_brief(curve.exponent)}, towards a loss of {_brief(curve.limit)} nats."
-        )
+        towards = f"towards a loss of {_brief(curve.limit)} nats" if curve.limit.value is not None else curve.limit.reason
+        made.append(f"The gain of a doubling falls as k^−γ, γ = {_brief(curve.exponent)}, {towards}.")
     if last.loss.value is not None and (best := _best(curve)).gap.value is not None:
         made.append(
             f"With {last.k} tokens its loss is {_brief(best.gap)} nats a token below that of the best count ({best.name}); "

@@ -9,6 +9,8 @@ Noise is drawn
     residual    residuals divided by √(1 − leverage), about their mean, with replacement (rows are alike but for their weights);
     wild        each group's residuals, divided so, all times one random sign: for rows that share luck or scatter unalike. r is
                 then divided by how far the standard error clustered by group is from the usual one.
+    group       each group's from one group's residuals, drawn with replacement, times one sign: for `compare`, whose larger sizes
+                have groups of their own.
 A table with groups is resampled by group. (B + 1)·(1 − level)/2 is a whole number, so that with a pivot the coverage is the level
 for any B, and B sets how far ends wander.
 
@@ -70,9 +72,14 @@ def resample(fit: Fit, generator: np.random.Generator, draws: int = DRAWS, noise
 
 def noisy(
     fit: Fit, generator: np.random.Generator, draws: int, noise: Noises | None = None, ahead: Problem | None = None,
-    theta: Floats | None = None,
+    theta: Floats | None = None, further: np.ndarray | None = None,
 ) -> tuple[Floats, Floats]:  # fmt: skip
-    """Targets (draws, n) made of the fitted curve (or of θ's) and resampled noise, and others (draws, m) at sizes further on."""
+    """Targets (draws, n) made of the fitted curve (or of θ's) and resampled noise, and others (draws, m) at sizes further on.
+
+    Args:
+        further: group codes (m,) of the rows ahead, with the table's for its own groups; all noise is then drawn by whole groups,
+            since that of a new group can only be another's.
+    """
     groups, theta = _groups(fit, noise), fit.theta if theta is None else theta
     residual, jacobian = fit.problem.linearised(theta[None], fit.targets[None])
     away = residual[0] / np.sqrt(np.maximum(1 - _leverage(jacobian[0]), 1e-3))
@@ -80,9 +87,11 @@ def noisy(
     if groups is None:
         away = away - away.mean()
         drawn = away[generator.integers(len(away), size=(draws, len(away) + more))]
-    else:
+    elif further is None:
         drawn = away * _signs(generator, draws, int(groups.max()) + 1)[:, groups]
         drawn = np.concatenate([drawn, away[generator.integers(len(away), size=(draws, more))]], 1)
+    else:
+        drawn = _by_group(generator, away, groups, np.concatenate([groups, further]), draws)
     here = fit.problem.curve(theta[None]) + drawn[:, : len(away)] / fit.problem.weights
     if ahead is None:
         return here, drawn[:, len(away) :]
@@ -115,6 +124,17 @@ def _signs(generator: np.random.Generator, draws: int, groups: int) -> Floats:
     return generator.choice(np.sqrt([0.5, 1.0, 1.5]), size=(draws, groups)) * generator.choice([-1.0, 1.0], size=(draws, groups))
 
 
+def _by_group(generator: np.random.Generator, away: Floats, groups: np.ndarray, codes: np.ndarray, draws: int) -> Floats:
+    """Noise (draws, rows) of rows with these codes: each group's from one group's residuals at random, all times one sign."""
+    sizes = np.bincount(groups)
+    shape = draws, max(len(sizes), int(codes.max()) + 1)
+    donors = generator.integers(len(sizes), size=shape)[:, codes]
+    signs = generator.choice([-1.0, 1.0], size=shape)[:, codes]
+    first = np.cumsum(sizes) - sizes
+    rows = first[donors] + generator.integers(sizes[donors])
+    return away[np.argsort(groups, kind="stable")][rows] * signs
+
+
 def interval(resampled: Resampled, held: Held, unit: str, level: float = LEVEL) -> Reading:
     """A figure of the fit in the user's units, with its interval."""
     fit, draws = resampled.fit, resampled.draws
@@ -135,6 +155,10 @@ def interval(resampled: Resampled, held: Held, unit: str, level: float = LEVEL) 
     quantiles = np.maximum(quantiles, 0) * _clustering(resampled, held, fit.free[None], fit.targets[None], np.array([least]))[0]
     ends, reached = extremes(fit.problem, fit.free, fit.targets, held, fit.squares + np.square(quantiles) * least)
     value = fit.told(held, figure)
+    if reached[1] and ends[1] < 0 and (held.name == "E" or (held.name == "curve" and fit.form.constant)):
+        what = "E" if held.name == "E" else "the curve there"
+        reason = f"the table wants {what} below 0; the form does not hold"
+        return Reading.not_measured(reason, unit=unit, method=how, n=len(fit.targets))
     if not reached.all() and not _cut(held, ends, reached):
         side = "both sides" if not reached.any() else "the low side" if not reached[0] else "the high side"
         return Reading.not_measured(f"the table does not bound it on {side}", unit=unit, method=how, n=len(fit.targets))

@@ -57,7 +57,7 @@ class Compared:
 
 def split(table: Table) -> tuple[Table, Table]:
     """The smaller sizes and the largest: a quarter of the rows, at least 2, and no size on both sides. Two columns of sizes are
-    ordered by their product.
+    ordered by their product. A group has the same code on both sides; those of the largest sizes alone come after the others.
 
     Raises:
         InputError: fewer than two sizes would be left.
@@ -69,7 +69,12 @@ def split(table: Table) -> tuple[Table, Table]:
     if held >= len(names) - 1:
         raise InputError(f"{table.name}: {len(names)} sizes, too few to hold the largest out; add runs of other sizes")
     large = sizes >= names[-held]
-    return replace(table.of_rows(~large), name=f"{table.name} without its largest sizes"), table.of_rows(large)
+    lower, upper = replace(table.of_rows(~large), name=f"{table.name} without its largest sizes"), table.of_rows(large)
+    if table.groups is not None:
+        ours, theirs = np.unique(table.groups[~large]), table.groups[large]
+        order = np.concatenate([ours, np.setdiff1d(theirs, ours)])
+        upper = replace(upper, groups=np.argsort(order)[np.searchsorted(np.sort(order), theirs)])
+    return lower, upper
 
 
 def compare(
@@ -114,7 +119,7 @@ def _held(
     ahead = _problem_of(one, large)
     target = ahead.told(large.y)[None]
     error = float(_error(ahead, one.theta[None], target)[0])
-    made, fresh = noisy(one, generator, draws, resampled, ahead)
+    made, fresh = noisy(one, generator, draws, resampled, ahead, further=large.groups)
     theta, squares = _bounded(one.problem, np.repeat(one.theta[None], draws, 0), made)
     errors, scatter = _error(ahead, theta, fresh), _scatter(one, squares)
     own = float(_scatter(one, _bounded(one.problem, one.theta[None], one.targets[None])[1])[0])
@@ -149,7 +154,7 @@ def _near(other: Fit, one: Fit, draws: int) -> Floats:
     starts = search(other.problem, curve)
     if not len(starts):
         return np.repeat(other.theta[None], draws, 0)
-    theta, squares, _ = descend(other.problem, starts, curve, close=1e-6)
+    theta, squares, _ = descend(other.problem, starts, curve, close=1e-6, floor=True)
     return np.repeat(theta[squares.argmin()][None], draws, 0)
 
 

@@ -7,8 +7,8 @@ descent is damped Gauss–Newton on all parameters in the coordinates of `forms`
 
 Noise is multiplicative (residuals of log y) or additive (residuals of y), each divided by the row's own error where one is known.
 
-What it promises: a descent never ends higher than it began, and says whether it converged. What it does not know: a least that
-the grid has no place near.
+What it promises: a descent never ends higher than it began within its bounds, and says whether it converged. What it does not
+know: a least that the grid has no place near.
 """
 
 from __future__ import annotations
@@ -167,12 +167,12 @@ def descend(
     theta, batch = np.array(theta, dtype=np.float64), len(theta)
     targets = np.broadcast_to(targets, (batch, problem.u.shape[1]))
     levels = np.broadcast_to(np.asarray(at, dtype=np.float64), (batch,))
+    low, high = _bounds(problem, floor)
+    theta = np.clip(theta, low, high)  # first: no step within the bounds may be held against squares from beyond them
     if held is not None:
         theta = _restored(theta, held, levels)
     squares = problem.squares(theta, targets)
     noiseless = _CLOSE * np.square(problem.weights * targets).sum(1)
-    low, high = _bounds(problem, floor)
-    theta = np.clip(theta, low, high)
     damp, done = np.full(batch, 1e-6), np.zeros(batch, dtype=bool)
     live = np.flatnonzero(np.isfinite(squares))
     for _ in range(_STEPS):
