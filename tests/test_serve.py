@@ -18,11 +18,15 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+import tiny_chat
+from pushing import opened
 from serving import LIMITS, Served, served
 from strandscope.cli.main import main
 from strandscope.control.expression import Expression
 from strandscope.control.holding import Benches, prepare
+from strandscope.serve.protocol import Wanted, wanted
 from strandscope.serve.run import Server
+from strandscope.serve.wire import ApiError, Fields
 from strandscope.subject.attach import attach, hooks
 from strandscope.subject.scope import prompt_of
 
@@ -223,6 +227,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"n": 2}, 400, "gives one reply", "unsupported_parameter"),
     ({"tools": [{"type": "function"}]}, 400, "does not have it", "unsupported_parameter"),
     ({"logprobs": True}, 400, "does not have it", "unsupported_parameter"),
+    ({"logprobs": 0}, 400, "does not have it", "unsupported_parameter"),
     ({"temperatur": 0}, 400, "did you mean temperature", "unknown_parameter"),
     ({"strandscope": []}, 400, "wanted an object", None),
     ({"strandscope": {"edit": "x"}}, 400, "did you mean strandscope.edits|did you mean edits", "unknown_parameter"),
@@ -260,6 +265,26 @@ def test_a_chat_that_is_too_long_and_a_text_that_is_none(server: Served) -> None
         server.client.completions.create(model="tiny", prompt=[3, 64])
     with pytest.raises(openai.BadRequestError, match="no token is left"):
         server.client.completions.create(model="tiny", prompt="")
+    with pytest.raises(openai.BadRequestError, match="logprobs: got 0, and this server does not have it"):
+        server.client.completions.create(model="tiny", prompt="a", logprobs=0)
+
+
+def test_a_token_that_the_network_has_no_row_for_is_refused(tmp_path: Path) -> None:
+    subject = opened(tiny_chat.save_model(tmp_path / "model"))
+    assert subject.tokenizer is not None and subject.vocabulary == 64
+    subject.tokenizer.add_tokens([f"§{number}" for number in range(20)])
+    first = subject.tokenizer.convert_tokens_to_ids("§0")
+    fine, beyond = f"a §{63 - first} b", f"a §{64 - first} b"  # type: ignore[operator]
+    for chat in (True, False):
+
+        def asked(text: str, chat: bool = chat) -> Wanted:
+            own = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+            return wanted(Fields({"model": "m", **own}), subject, LIMITS, "m", chat=chat)
+
+        assert 63 in asked(fine).ids
+        with pytest.raises(ApiError, match=r"token 64 of .*table has 64") as told:
+            asked(beyond)
+        assert told.value.status == 400 and told.value.param == ("messages" if chat else "prompt")
 
 
 BODIES = [

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +19,7 @@ import tiny_chat
 from hostile import STRINGS
 from serving import Served, served
 from strandscope.control.holding import Benches, prepare
+from strandscope.errors import InputError
 from strandscope.strand.strand import Strand
 
 
@@ -104,6 +109,55 @@ def test_a_strand_is_found_from_pasted_texts_and_steers_at_once(server: Served) 
         assert sentence in ask(server, "POST", "/api/find", 400, **{**asked, **change})["error"]["message"]
 
 
+def finding(name: str, *, told: bool = True, save: bool = True) -> dict[str, Any]:
+    rows = tiny_chat.rows(60, told=told)
+    texts = [[row["text"] for row in rows if row["label"] == label] for label in (1, 0)]
+    return {"name": name, "positive": texts[0], "negative": texts[1], "permutations": 19, "save": save}
+
+
+def test_a_find_overwrites_nothing(server: Served) -> None:
+    """Neither a file, though it be broken, nor what a name means to others."""
+    strand = Strand.load(server.folder / "yes.safetensors")
+    replace(strand, name="kept").save(server.folder / "elsewhere.safetensors")
+    server.bench.shelf.load()
+    before = {path: path.read_bytes() for path in server.folder.iterdir()}
+    for name in ("yes", "kept", "foreign", "broken", "calm"):
+        error = ask(server, "POST", "/api/find", 409, **finding(name))["error"]
+        assert (error["param"], error["code"]) == ("name", "name_taken") and "already" in error["message"]
+    assert finished(server, ask(server, "POST", "/api/find", 202, **finding("yes", save=False)))["status"] == "done"
+    assert {path: path.read_bytes() for path in server.folder.iterdir()} == before
+    (server.folder / "elsewhere.safetensors").unlink()
+    server.bench.shelf.load()
+
+
+def test_of_two_finds_of_a_name_the_first_is_kept(server: Served) -> None:
+    jobs = [ask(server, "POST", "/api/find", 202, **finding("twice")) for _ in range(2)]
+    first, second = (finished(server, job)["result"]["strand"] for job in jobs)
+    assert (first["file"], first["not_saved"]) == ("twice.safetensors", None)
+    assert second["file"] is None and second["not_saved"] == "there is a file twice.safetensors already"
+
+
+def test_what_is_not_detected_is_not_saved(server: Served) -> None:
+    found = finished(server, ask(server, "POST", "/api/find", 202, **finding("chance", told=False)))["result"]
+    assert found["verdict"] == "not detected"
+    assert found["strand"]["file"] is None and found["strand"]["not_saved"] == "it was not detected"
+    assert not (server.folder / "chance.safetensors").exists()
+
+
+def test_a_file_that_is_left_out_is_not_said_to_be_on_the_shelf(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = server.bench.shelf._take
+
+    def but_one(file: Path, *more: Any) -> None:
+        if file.stem == "unlucky":
+            raise InputError("unlucky.safetensors: the disk has eaten it")
+        take(file, *more)
+
+    monkeypatch.setattr(server.bench.shelf, "_take", but_one)
+    strand = finished(server, ask(server, "POST", "/api/find", 202, **finding("unlucky")))["result"]["strand"]
+    assert strand["file"] is None and "left out. unlucky.safetensors: the disk has eaten it" in strand["not_saved"]
+    (server.folder / "unlucky.safetensors").unlink()
+
+
 def test_a_job_is_cancelled_whether_it_runs_or_waits(server: Served) -> None:
     drawn = np.random.default_rng(0)
     texts = ["".join(drawn.choice(list("abcdefgh "), size=80)) + str(number) for number in range(400)]
@@ -180,3 +234,71 @@ def test_a_run_is_read_as_it_grows(server: Served) -> None:
     then = ask(server, "GET", f"/api/run?since={first['last']}")
     assert [line["step"] for line in then["lines"]] == [2] and then["last"] == 3
     assert ask(server, "GET", "/api/run?since=-1", 400)["error"]["param"] == "since"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def run(server: Served) -> Iterator[Path]:
+    """The folder of a run that has just begun."""
+    folder = server.bench.run
+    assert folder is not None
+    folder.mkdir()
+    (folder / "run.json").write_text('{"schema": "strandscope/run/1"}')
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_run_without_its_record_is_empty(server: Served, run: Path) -> None:
+    assert run.is_dir()
+    got = ask(server, "GET", "/api/run")
+    assert got == {"about": {"schema": "strandscope/run/1"}, "lines": [], "last": 0, "again": False}
+
+
+def test_a_run_that_went_back_is_given_again(server: Served, run: Path) -> None:
+    def write(*lines: dict[str, Any]) -> None:
+        with (run / "records.jsonl").open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def record(step: int) -> dict[str, Any]:
+        return {"kind": "record", "step": step, "readings": {}, "losses": [[step - 1, 0.5], [step, 1.0]]}
+
+    write(*(record(10 * number) for number in range(6)))
+    got = ask(server, "GET", "/api/run")
+    assert (got["last"], len(got["lines"]), got["again"]) == (6, 6, False)
+    write({"kind": "resumed", "step": 19, "cut": 0})
+    got = ask(server, "GET", "/api/run?since=6")
+    assert got["again"] and [line["kind"] for line in got["lines"]] == ["record", "record", "losses", "resumed"]
+    write(*(record(step) for step in range(21, 26)))  # more than were taken back
+    late = ask(server, "GET", "/api/run?since=6")
+    assert late["again"] and [line["step"] for line in late["lines"] if line["kind"] == "record"] == [0, 10, *range(21, 26)]
+    then = ask(server, "GET", f"/api/run?since={got['last']}")
+    assert not then["again"] and [line["step"] for line in then["lines"]] == [*range(21, 26)]
+    first = ask(server, "GET", "/api/run")
+    assert not first["again"] and first["lines"] == late["lines"]
+    assert ask(server, "GET", "/api/run?since=99")["lines"] == late["lines"]  # of another run
+    shutil.rmtree(run)
+    gone = ask(server, "GET", "/api/run?since=9")
+    assert (gone["about"], gone["last"], gone["again"]) == (None, 0, True)
+
+
+def test_a_long_record_keeps_nobody_waiting(server: Served, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "records.jsonl").touch()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, *more: Any, **options: Any) -> bytes:
+        if path.name == "records.jsonl":
+            begun.set()
+            assert go_on.wait(20)
+        return read(path, *more, **options)
+
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", slow)
+    asking = threading.Thread(target=ask, args=(server, "GET", "/api/run"))
+    asking.start()
+    try:
+        assert begun.wait(10)
+        with server.http as http:
+            assert http.get("/healthz", timeout=5).status_code == 200
+    finally:
+        go_on.set()
+        asking.join(20)

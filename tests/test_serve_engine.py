@@ -21,8 +21,9 @@ from strandscope.control.holding import Benches, prepare
 from strandscope.errors import InputError, TrustError
 from strandscope.monitor.monitor import Monitor
 from strandscope.serve.ask import Ask, Ended, Event, Failed, Watch, Wrote
+from strandscope.serve.batch import Batch
 from strandscope.serve.engine import Busy, Engine, Limits, beside, ends_of
-from strandscope.serve.row import Alarm
+from strandscope.serve.row import Alarm, Row
 from strandscope.serve.sampling import Draws, Sampling
 from strandscope.serve.text import Pieces
 from strandscope.subject.attach import Scope, attach, hooks
@@ -250,6 +251,14 @@ def test_draws_have_the_chances_of_the_softmax_and_its_nucleus() -> None:
         assert (found[kept == 0] == 0).all()
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-30])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_a_temperature_near_none_takes_the_likeliest(temperature: float, top_p: float) -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 30
+    draws = Draws(Sampling(temperature, top_p, 3))
+    assert {draws.token(logits) for _ in range(20)} == {int(logits.argmax())}
+
+
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": 3}, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}])
 def test_sampling_refuses_what_it_cannot_do(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
@@ -342,18 +351,78 @@ def test_who_is_given_up_while_he_waits_makes_room_at_once(subject: Subject) -> 
     engine.stop()
 
 
+class Unforeseen(Exception):
+    """What nobody thought of."""
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_in_the_thread_leaves_nobody_waiting(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["admit", "step", "drop_finished"])
+def test_what_nobody_thought_of_leaves_nobody_waiting(subject: Subject, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def failing(*_: Any) -> None:
+        if where != "drop_finished" or engine._batch.rows:
+            raise Unforeseen
+
     engine = Engine(subject)
     engine.start()
     heard = [Heard(), Heard()]
-    monkeypatch.setattr(engine._batch, "step", lambda: {}["a bug"])
-    for one in heard:
-        engine.submit(Ask(ids(subject, "hello"), 9), one)
+    monkeypatch.setattr(engine._batch, where, failing)
+    try:
+        for one in heard:
+            engine.submit(Ask(ids(subject, "hello"), 9), one)
+    except TrustError:  # the first one ended it already
+        heard = heard[:1]
     assert all(one.over.wait(10) and "has stopped" in str(one.events[-1]) for one in heard)
     until(lambda: not engine.alive)
     with pytest.raises(TrustError, match="start the server again"):
         engine.submit(Ask(ids(subject, "hello"), 9), Heard())
+
+
+@pytest.mark.parametrize("kind", [IndexError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OSError])
+@pytest.mark.parametrize("where", ["admit", "step", "drop_finished"])
+def test_a_slip_of_any_kind_fails_its_request_and_the_next_are_served(
+    subject: Subject, engine: Engine, monkeypatch: pytest.MonkeyPatch, where: str, kind: type[Exception]
+) -> None:
+    def failing(*_: Any) -> None:
+        if where != "drop_finished" or engine._batch.rows:
+            raise kind("a slip")
+
+    heard = Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batch, where, failing)
+        engine.submit(Ask(ids(subject, "hello"), 9), heard)
+        assert heard.over.wait(10) and f"({kind.__name__}: " in str(heard.events[-1])
+    assert together(engine, [Ask(ids(subject, "hello"), 9)])[0].wait().tokens == 9
+    empty(engine)
+
+
+def test_a_token_beyond_the_table_fails_alone(subject: Subject, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    heard = [Heard(), Heard()]
+    for prompt, one in zip(((5, 64), (5, 6)), heard, strict=True):
+        engine.submit(Ask(prompt, 9), one)
+    assert heard[1].wait().tokens == 9 and "IndexError" in str(heard[0].events[-1])
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [IndexError]
+
+
+def test_who_fails_on_coming_in_leaves_the_batch_as_it_was(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, heard = Batch(subject), [Heard(), Heard()]
+    rows = [Row(Ask(ids(subject, text), 9), subject, (), one) for text, one in zip(("hello", "so long"), heard, strict=True)]
+    batch.admit(rows[0])
+    was = batch.positions
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="a slip"):
+        patch.setattr("strandscope.serve.batch.edits_of", lambda _: (_ for _ in ()).throw(ValueError("a slip")))
+        batch.admit(rows[1])
+    assert batch.rows == rows[:1] and batch.positions == was
+    for _ in range(8):
+        batch.step()
+    assert heard[0].tokens == alone(subject, Ask(ids(subject, "hello"), 9)) and heard[0].wait().why == "length"
+
+
+def test_an_end_is_told_once(subject: Subject) -> None:
+    heard = Heard()
+    row = Row(Ask(ids(subject, "hello"), 9), subject, (), heard)
+    row.end("length")
+    row.fail(TrustError("the pass failed for another"))
+    assert [type(event) for event in heard.events] == [Ended]
 
 
 def test_a_pass_that_fails_fails_its_rows_and_the_next_are_served(

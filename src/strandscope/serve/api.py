@@ -7,12 +7,15 @@
     POST   /api/price                {"file": FILE, "positions": "last" | "all"}: a job whose result has χ, a, b, the edge in
                                      lengths and in nats, and the curve of measured against foretold cost
     POST   /api/find                 {"name", "positive": [TEXT…], "negative": [TEXT…], "at", "position", "permutations", "seed",
-                                     "raw", "save"}: a job; saved, the strand stands on the shelf when it is done
+                                     "raw", "save"}: a job; where it is to be saved, a name that is there already is refused
+                                     (409), and the strand stands on the shelf when it is done if it was detected: its `file`
+                                     says as what, or `not_saved` why not
     GET    /api/jobs                 every job that is remembered; /api/jobs/ID one of them
-    DELETE /api/jobs/ID              cancel it
+    DELETE /api/jobs/ID              cancel it: while it waits, or between two of its steps; once a cost or a price is begun,
+                                     it is carried out
     GET    /api/settings             names; GET, PUT and DELETE /api/settings/NAME any JSON object
-    GET    /api/run?since=N          the recorder's run: `about`, and its lines but the first N; `last` is what to ask for
-                                     next; `reason` says why there is none
+    GET    /api/run?since=N          the recorder's run: `about`, and its lines after line N; `last` is what to ask for next;
+                                     `again`: these are all that count, and earlier answers do not; `reason`: why there is none
 
 A job is {"id", "what", "status": waiting | running | done | failed | cancelled, "stage", "done", "of", "error", "result"}.
 Readings are {"value", "low", "high", "level", "n", "unit", "null", "method", "status", "reason"}.
@@ -20,6 +23,7 @@ Readings are {"value", "low", "high", "level", "n", "unit", "null", "method", "s
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -36,24 +40,23 @@ from ..capture.record import capture
 from ..control.bench import Bench as CostBench
 from ..control.expression import Expression
 from ..control.price import price
-from ..errors import InputError, MissingError, StrandscopeError
+from ..errors import InputError, StrandscopeError
 from ..io import read_json, write_json
 from ..reading import Reading
-from ..recorder.folder import about_of, lines_of
-from ..report.asked import checked
+from ..report.asked import Asked, checked
 from ..report.entries import measured, subject_entry
 from ..report.monitored import entry
 from ..report.record import as_json
-from ..strand.find import check_permutations, find
+from ..strand.find import Found, check_permutations, find
 from ..strand.strand import Strand
 from .completions import Bench, held_of
 from .jobs import Job, Report
+from .recorded import recorded
 from .reply import held_json
 from .wire import ApiError, Json, json_of, quoted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 TEXTS, SETTINGS = 5000, 200
-_NO_RUN: dict[str, Any] = {"about": None, "lines": [], "last": 0}
 
 
 def routes(bench: Bench) -> list[Route]:
@@ -112,7 +115,7 @@ class _Api:
         }
 
     async def reload(self, _request: Request) -> Response:
-        self.shelf.load()
+        await asyncio.to_thread(self.shelf.load)
         return Json(self._shelf())
 
     # --- work ---
@@ -180,6 +183,9 @@ class _Api:
             subject.sites(at)
         except InputError as error:
             raise ApiError.of(error) from None
+        taken = self.shelf.taken(name, folder / asked.file) if save and folder is not None else None
+        if taken is not None:
+            raise ApiError(409, f"name: {taken}; give the strand another name", param="name", code="name_taken")
 
         def work(report: Report) -> Any:
             states = capture(
@@ -187,14 +193,25 @@ class _Api:
             )  # fmt: skip
             found = find(states, permutations=permutations, seed=seed, progress=report)
             made = as_json(measured(found, asked))
-            saved = None
-            if save and folder is not None:
-                saved = asked.file
-                found.best.save(folder / saved)
-                self.shelf.load()
-            return {"verdict": found.verdict, **made, "strand": made["strand"] | {"file": saved}}
+            not_saved = self._save(found, asked, folder) if save and folder is not None else "it was not asked for"
+            strand = made["strand"] | {"file": None if not_saved else asked.file, "not_saved": not_saved}
+            return {"verdict": found.verdict, **made, "strand": strand}
 
         return self._started(f"find {name}", work)
+
+    def _save(self, found: Found, asked: Asked, folder: Path) -> str | None:
+        """Put a strand that was detected on the shelf; why it is not there, if it is not."""
+        if found.verdict != "detected":
+            return f"it was {found.verdict}"
+        taken = self.shelf.taken(asked.name, folder / asked.file)  # since it was asked for
+        if taken is not None:
+            return taken
+        found.best.save(folder / asked.file)
+        self.shelf.load()
+        if asked.file in self.shelf.files:
+            return None
+        said = [broken.sentence for broken in self.shelf.broken if broken.file == asked.file]
+        return " ".join([f"{asked.file} was written and left out.", *said])
 
     def _texts(self, fields: Any, key: str) -> list[str]:
         texts = fields.items(key, "texts", most=TEXTS)
@@ -256,19 +273,17 @@ class _Api:
     # --- a training run ---
 
     async def run(self, request: Request) -> Response:
-        if self.bench.run is None:
-            return Json({**_NO_RUN, "reason": "this server was started without one (--run DIR)"})
         since = request.query_params.get("since", "0")
         if not since.isascii() or not since.isdecimal() or len(since) > 9:
             raise ApiError(400, "since: wanted a whole number from 0 on", param="since")
+
+        def answer() -> Response:
+            return Json(recorded(self.bench.run, int(since)))
+
         try:
-            about = about_of(self.bench.run)
-            lines, _ = lines_of(self.bench.run)
-        except MissingError as error:  # a run that has not begun
-            return Json({**_NO_RUN, "reason": str(error)})
+            return await asyncio.to_thread(answer)  # a long record takes a second to read and to write
         except StrandscopeError as error:
             raise ApiError.of(error, "run") from None
-        return Json({"about": about, "lines": lines[int(since) :], "last": len(lines)})
 
 
 def _plain(value: Any) -> Any:

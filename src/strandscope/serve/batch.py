@@ -62,7 +62,7 @@ class Batch:
         """Run a row's prompt, write its first token, and let it join unless that was all.
 
         Raises:
-            StrandscopeError, RuntimeError: its pass failed; the others are as they were.
+            Whatever its pass, its edits or its monitors raise; the others are as they were.
         """
         row.place = 0
         ids = torch.tensor([row.ask.ids], device=self.subject.device)
@@ -141,18 +141,16 @@ class Batch:
     # --- who stands in the batch ---
 
     def _join(self, row: Row, cache: dict[str, Any], mask: Tensor) -> None:
-        if not self.rows:
-            self.rows, self._cache, self._mask = [row], cache, mask
-        else:
+        rows = [*self.rows, row]
+        edits, reads = edits_of(rows), reads_of(rows)
+        if self.rows:
             assert self._mask is not None
             length = max(self._mask.shape[1], mask.shape[1])
             (key,) = cache
-            self._cache = {key: joined([self._cache[key], cache[key]], length)}
-            pads = [torch.nn.functional.pad(held, (length - held.shape[1], 0)) for held in (self._mask, mask)]
-            self._mask = torch.cat(pads)
-            self.rows = [*self.rows, row]
-        self.wide = self.wide and joins(next(iter(self._cache.values()), None))
-        self._compose()
+            cache = {key: joined([self._cache[key], cache[key]], length)}
+            mask = torch.cat([torch.nn.functional.pad(held, (length - held.shape[1], 0)) for held in (self._mask, mask)])
+        self.wide = self.wide and joins(next(iter(cache.values()), None))
+        self.rows, self._cache, self._mask, self._edits, self._reads = rows, cache, mask, edits, reads
 
     def _keep(self, goes_on: Sequence[bool]) -> None:
         if all(goes_on):
@@ -167,7 +165,4 @@ class Batch:
         length = held.shape[1] - int(held.any(0).long().argmax())  # columns before the first content of any row are padding
         self._mask = held[:, held.shape[1] - length :]
         thin(next(iter(self._cache.values())), kept, length)
-        self._compose()
-
-    def _compose(self) -> None:
         self._edits, self._reads = edits_of(self.rows), reads_of(self.rows)

@@ -2,7 +2,8 @@
 
 Between two passes it lets go of rows that were given up or whose time is over, then lets in those that wait while there is room,
 in the order in which they came. Hooks hang on the network during a pass alone. Events are told from that thread; who is told
-hands them on and returns at once.
+hands them on and returns at once. Whatever goes wrong with a request while it comes in fails that one, and in a pass those that
+stand in it; the next are served.
 
 Work of another kind in the same network (doses, finding) goes to `beside`: a second tree of modules over the same weights, whose
 hooks are its own, so that neither sees the other.
@@ -11,6 +12,7 @@ hooks are its own, so that neither sees the other.
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from collections import deque
@@ -24,6 +26,13 @@ from .row import Row
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
+
+
+LOG = logging.getLogger("strandscope.serve")
+FAILURES = (
+    StrandscopeError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 class Busy(StrandscopeError):
@@ -64,6 +73,7 @@ class Engine:
         self.subject, self.limits, self.counts = subject, limits or Limits(), Counts()
         self._batch = Batch(subject)
         self._waiting: deque[Row] = deque()
+        self._entering: Row | None = None  # neither waiting nor in the batch
         self._changed = threading.Condition()
         self._stopping = False
         self._ends = ends_of(subject)
@@ -147,36 +157,49 @@ class Engine:
         with self._changed:
             while not (self._waiting or self._batch.rows or self._stopping):
                 self._changed.wait()
-        self._batch.drop_finished()
+        try:
+            self._batch.drop_finished()
+        except FAILURES as error:
+            self._fail_batch(error)
         while (row := self._next()) is not None:
             try:
-                start = time.monotonic()
-                self._batch.admit(row)
-                self._count(start, len(row.ask.ids), 1)
-            except (StrandscopeError, RuntimeError) as error:
+                self._enter(row)
+            except FAILURES as error:
                 row.fail(_readable(error))
+            self._entering = None
         return not self._stopping
 
     def _next(self) -> Row | None:
-        """Who comes in now; those that were given up while they waited are told on the way."""
-        while True:
-            with self._changed:
-                room = self.limits.rows if self._batch.wide else 1
-                if self._stopping or not self._waiting or len(self._batch.rows) >= room:
-                    return None
-                row = self._waiting.popleft()
-            if row.over is None:
-                return row
-            row.end(row.over)
+        """Who comes in now, if there is room."""
+        with self._changed:
+            room = self.limits.rows if self._batch.wide else 1
+            if self._stopping or not self._waiting or len(self._batch.rows) >= room:
+                return None
+            self._entering = self._waiting.popleft()
+            return self._entering
+
+    def _enter(self, row: Row) -> None:
+        """Let a row in; one that was given up while it waited is told so."""
+        why = row.over
+        if why is not None:
+            row.end(why)
+            return
+        start = time.monotonic()
+        self._batch.admit(row)
+        self._count(start, len(row.ask.ids), 1)
 
     def _step(self) -> None:
         start, rows = time.monotonic(), len(self._batch.rows)
         try:
             self._batch.step()
             self._count(start, 0, rows)
-        except (StrandscopeError, RuntimeError) as error:
-            for row in self._batch.clear():
-                row.fail(_readable(error))
+        except FAILURES as error:
+            self._fail_batch(error)
+
+    def _fail_batch(self, error: Exception) -> None:
+        said = _readable(error)
+        for row in self._batch.clear():
+            row.fail(said)
 
     def _count(self, start: float, prompt: int, tokens: int) -> None:
         counts = self.counts
@@ -188,7 +211,7 @@ class Engine:
     def _fail_all(self, error: StrandscopeError) -> None:
         with self._changed:
             self._stopping = True
-            left = [*self._batch.clear(), *self._waiting]
+            left = [*self._batch.clear(), *([] if self._entering is None else [self._entering]), *self._waiting]
             self._waiting.clear()
         for row in left:
             row.fail(error)
@@ -197,6 +220,7 @@ class Engine:
 def _readable(error: Exception) -> StrandscopeError:
     if isinstance(error, StrandscopeError):
         return error
+    LOG.error("a pass failed", exc_info=error)
     said = (str(error).strip() or "no message").splitlines()[0]
     return TrustError(f"the network's pass failed ({type(error).__name__}: {said}); ask for a shorter text, or for fewer at once")
 

@@ -1,7 +1,8 @@
 """Long work beside the chats, one at a time: with progress, a result or a sentence, and an end when it is no longer wanted.
 
 Work runs in one thread, in the order in which it was asked for; so many may wait and no more. It is given a callback (stage,
-done, of) and is cancelled inside it, between two of its steps. What is finished is kept until so many newer ones are.
+done, of) and is cancelled inside it, between two of its steps; work that never calls it can be cancelled while it waits, and once
+begun runs to its end. What is finished is kept until so many newer ones are.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Jobs:
             Busy: too much waits already.
         """
         self._forget()
-        if sum(not job.future.done() for job in self._jobs.values()) >= self.most:
+        if sum(not job.future.done() for job in self.all()) >= self.most:
             raise Busy(f"{self.most} pieces of work wait already, and no more may; try again in a moment")
         job = Job(what)
 
@@ -110,6 +111,7 @@ class Jobs:
         return self._jobs.get(id)
 
     def all(self) -> list[Job]:
+        """Those that are remembered now; the worker may forget one meanwhile."""
         return list(self._jobs.values())
 
     def stop(self) -> None:
@@ -119,7 +121,7 @@ class Jobs:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _forget(self) -> None:
-        over = [job.id for job in self._jobs.values() if job.future.done()]
+        over = [job.id for job in self.all() if job.future.done()]
         for id in over[: max(0, len(over) - KEPT)]:
             self._jobs.pop(id, None)
 

@@ -164,7 +164,7 @@ def _chat(fields: Fields, subject: Subject) -> tuple[int, ...]:
     except InputError:
         said = f"messages: {subject.name} has no chat template; use /v1/completions with a plain text"
         raise ApiError(400, said, param="messages") from None
-    return _tokens(subject, text, special=False)
+    return _tokens(subject, text, "messages", special=False)
 
 
 def _message(path: str, message: Any) -> dict[str, str]:
@@ -196,16 +196,22 @@ def _prompt(fields: Fields, subject: Subject) -> tuple[int, ...]:
     if isinstance(got, list) and len(got) == 1 and isinstance(got[0], str | list):
         got = got[0]
     if isinstance(got, str):
-        return _tokens(subject, got, special=True)
+        return _tokens(subject, got, "prompt", special=True)
     most = subject.vocabulary or 0
     if isinstance(got, list) and got and all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < most for i in got):
         return tuple(got)
     raise fields.wrong("prompt", got, f"one text, or one list of token ids below {most}")
 
 
-def _tokens(subject: Subject, text: str, *, special: bool) -> tuple[int, ...]:
+def _tokens(subject: Subject, text: str, param: str, *, special: bool) -> tuple[int, ...]:
     assert subject.tokenizer is not None
-    return tuple(subject.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[arg-type]
+    ids: tuple[int, ...] = tuple(subject.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[arg-type]
+    most = subject.vocabulary
+    beyond = None if most is None else next((token for token in ids if token >= most), None)
+    if beyond is not None:
+        said = f"its tokenizer makes token {beyond} of {quoted(token_texts(subject, [beyond])[0])}"
+        raise ApiError(400, f"{param}: {said}, and the network's table has {most}; leave that out", param=param)
+    return ids
 
 
 # --- our own field ---

@@ -64,6 +64,7 @@ class Row:
         self.ask, self.place = ask, 0
         self.made: list[int] = []
         self.cancelled = False
+        self._told = False  # how it ended
         self.deadline = time.monotonic() + ask.seconds
         self._ends, self._tell = ends, tell
         self._pieces = Pieces(subject.tokenizer, ask.stops)
@@ -177,10 +178,15 @@ class Row:
         for live in self._lives.values():
             live.close()
         score = {name: live.sequences[-1].score for name, live in self._lives.items() if live.sequences}
-        self._tell(Ended(why, self._pieces.rest(), len(self.ask.ids), len(self.made), score, self._alarms()))
+        self._tell_end(Ended(why, self._pieces.rest(), len(self.ask.ids), len(self.made), score, self._alarms()))
 
     def fail(self, error: StrandscopeError) -> None:
-        self._tell(Failed(error))
+        self._tell_end(Failed(error))
+
+    def _tell_end(self, event: Ended | Failed) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(event)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

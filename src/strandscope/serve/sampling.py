@@ -44,7 +44,8 @@ class Draws:
 
     def token(self, logits: Tensor) -> int:
         """From the logits (vocabulary,) of one position, at a temperature above 0."""
-        chances = torch.softmax(logits.double() / self.sampling.temperature, -1)
+        below = logits.double() - logits.max()  # so that a temperature near 0 leaves the likeliest, and no ∞ − ∞
+        chances = torch.softmax(below / self.sampling.temperature, -1)
         order = None
         if self.sampling.top_p < 1:
             chances, order = _nucleus(chances, self.sampling.top_p)

@@ -66,11 +66,16 @@ class Shelf:
         self.prompts = prompts
         self._benches = Benches(subject, prompts=prompts, replies=max(8, prompts // 4))
         self._held: OrderedDict[str, Held] = OrderedDict()
-        self._lock = threading.Lock()
+        self._loads = 0
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self.load()
 
     def load(self) -> None:
         """Read the folders again; expressions that were ready are forgotten."""
+        with self._loading:  # of two, the later reads what the earlier's caller wrote
+            self._load()
+
+    def _load(self) -> None:
         files: dict[str, Strand | Eraser] = {}
         monitors: dict[str, Monitor] = {}
         broken: list[Broken] = []
@@ -87,6 +92,7 @@ class Shelf:
         with self._lock:
             self.files, self.monitors, self.broken = files, monitors, tuple(broken)
             self._held.clear()
+            self._loads += 1
 
     def _take(self, file: Path, files: dict[str, Strand | Eraser], monitors: dict[str, Monitor]) -> None:
         _, manifest = load_tensors(file)
@@ -102,6 +108,8 @@ class Shelf:
         if kind is None:
             raise InputError(f"{file.name}: holds {str(schema)[:80]!r}, wanted a strand, an eraser or a monitor")
         one = kind.load(file)
+        if file.name in files:
+            raise InputError(f"{file.name}: another folder has a file of that name, which is served; rename one")
         one.check(self.subject.fingerprint, force=self.force)
         check_fits(one, self.subject)
         for name, other in files.items():
@@ -126,6 +134,15 @@ class Shelf:
                 self._held.move_to_end(text)
             return held
 
+    def taken(self, name: str, path: Path) -> str | None:
+        """What a new strand of this name in this file would overwrite, or change the meaning of; None if nothing."""
+        if path.exists() or path.name in self.files:
+            return f"there is a file {path.name} already"
+        same = next((file for file, one in self.files.items() if one.name == name), None)
+        if same is not None:
+            return f"{same} holds {name!r} already"
+        return f"there is a monitor {name!r} already" if name in self.monitors else None
+
     def check(self, expression: Expression) -> None:
         """Raise InputError at once for a name that is not there, before anything takes long."""
         names = {one.name for one in self.files.values()}
@@ -143,11 +160,12 @@ class Shelf:
         text = str(expression)
         held = self.ready(text)
         if held is None:
-            gates = {name: Alarm(name) for name in self.monitors}
-            library = list(self.files.values())
+            with self._lock:
+                loads, library, gates = self._loads, list(self.files.values()), {name: Alarm(name) for name in self.monitors}
             held = prepare(self.subject, expression, library, gates=gates, benches=self._benches, force=self.force)
             with self._lock:
-                self._held[text] = held
+                if self._loads == loads:  # else the files that it was made of are not those that there are
+                    self._held[text] = held
                 while len(self._held) > KEPT:
                     self._held.popitem(last=False)
         return held

@@ -207,7 +207,7 @@ class Fields:
     def only(self, key: str, allowed: Collection[Any], why: str) -> None:
         """Refuse a setting that would change the reply and that this server does not have."""
         got = self.raw(key)
-        if got is not None and got not in allowed:
+        if got is not None and not any(got == one and isinstance(got, bool) == isinstance(one, bool) for one in allowed):
             name = self.name(key)
             raise ApiError(400, f"{name}: got {quoted(got)}, and {why}", param=name, code="unsupported_parameter")
 
