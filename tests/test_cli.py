@@ -99,7 +99,14 @@ def test_audit_prints_the_table_and_writes_the_folder(
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(json.loads(finding.schema_text())).validate(report)
     assert report["provenance"]["command"] == f"strandscope audit {model} --concept {told} --out {out} --seed 3"
-    assert sorted(path.name for path in out.iterdir()) == [".work", "erasers", "report.html", "report.json", "report.md", "strands"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".work",
+        "erasers",
+        "report.html",
+        "report.json",
+        "report.md",
+        "strands",
+    ]
     assert main(["audit", model, "--concept", told, "--out", str(out), "--seed", "3", "--json"]) == 0
     again = capsys.readouterr()
     assert json.loads(again.out)["findings"] == report["findings"]

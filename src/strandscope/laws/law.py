@@ -112,7 +112,8 @@ class Control:
         cls, what: str, expected: Verdict, checks: Sequence[Check], because: str = "", predicted: float | None = None
     ) -> Control:
         """From its checks, each of which must come out as expected; the first gives the ratio that is shown."""
-        found = next((check.verdict for check in checks if check.verdict != expected), expected)
+        others: list[Verdict] = [check.verdict for check in checks if check.verdict != expected]
+        found = others[0] if others else expected
         return cls(what, expected, found, checks[0].compared, predicted, because, tuple(checks))
 
     @property
