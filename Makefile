@@ -31,7 +31,9 @@ page: $(PAGE)
 # The scripts of report.html, with Node; without it everything else works, and a report has its tables and no figures.
 $(PAGE): web/package-lock.json web/vite.config.ts $(wildcard web/src/*.* web/src/*/*.* web/scripts/*)
 	@if command -v npm > /dev/null; then \
-	  echo "building the page"; cd web && npm ci --silent --no-audit --no-fund && npm run --silent build; \
+	  echo "building the page"; cd web; \
+	  if npm ci --silent --no-audit --no-fund; then npm run --silent build; \
+	  else echo "npm could not fetch what the page is built with: report.html will have its tables and no figures"; fi; \
 	else echo "Node was not found: report.html will have its tables and no figures; install Node 20 or later to have them"; fi
 
 bench: benchmarks/.venv/ready
