@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
-import torch
-
+from ..engine.processes import spread
 from ..errors import InputError
 from .judge import Judged, judge
 from .mutation import applied
@@ -100,7 +96,7 @@ def calibrate(
         raise InputError(f"jobs: got {jobs}, wanted at least 1")
     work = [part for case in cases for part in _parts(case, mode, slips, jobs)]
     gathered: dict[str, list[_Done]] = {case.name: [] for case in cases}
-    for count, (task, done) in enumerate(_perform(work, jobs), start=1):
+    for count, (task, done) in enumerate(zip(work, spread(_work, work, jobs), strict=True), start=1):
         gathered[task.name].append(done)
         if progress:
             progress("standards", count, len(work))
@@ -138,28 +134,6 @@ def _work(task: _Task) -> _Done:
     found = outcomes(case, task.count, task.start)
     seen = () if task.count else caught(case)
     return _Done(task.start, found, seen, time.perf_counter() - began)
-
-
-def _perform(work: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Done]]:
-    if jobs == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for task in work:
-                yield task, _work(task)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
-        waiting: list[tuple[_Task, Future[_Done]]] = [(task, pool.submit(_work, task)) for task in work]
-        for task, future in waiting:
-            yield task, future.result()
-
-
-def _alone() -> None:
-    """A process of one thread: more would fight for the cores that the other processes have."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 def _result(case: Standard, done: Sequence[_Done], slips: bool) -> Result:

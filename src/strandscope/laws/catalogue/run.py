@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from typing import Any, Literal
 
-import torch
-
+from ...engine.processes import spread
 from ...errors import InputError
 from ...provenance import versions
 from ..law import LawResult
@@ -72,7 +68,7 @@ def run(names: Sequence[str] = (), seeds: Sequence[int] = (0,), *, jobs: int = 1
         raise InputError(f"jobs, seeds: got {jobs} and {len(seeds)} seeds, wanted at least 1 of both")
     work = [(entry.name, seed) for entry in sorted(entries, key=lambda entry: -entry.seconds) for seed in seeds]
     done = []
-    for count, one in enumerate(_perform(work, jobs), start=1):
+    for count, one in enumerate(spread(_work, work, jobs), start=1):
         done.append(one)
         if progress:
             progress(f"laws ({one.result.name})", count, len(work))
@@ -81,36 +77,11 @@ def run(names: Sequence[str] = (), seeds: Sequence[int] = (0,), *, jobs: int = 1
     return LawRun(tuple(done), datetime.now(UTC).isoformat(timespec="seconds"), versions())
 
 
-def _perform(work: Sequence[tuple[str, int]], jobs: int) -> Iterator[Ran]:
-    if jobs == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for task in work:
-                yield _work(task)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
-        waiting = [pool.submit(_work, task) for task in work]
-        try:
-            for future in waiting:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)  # where one failed, what has not begun is not waited for
-
-
 def _work(task: tuple[str, int]) -> Ran:
     name, seed = task
     began = time.perf_counter()
     result = law(name).run(seed)
     return Ran(seed, result, time.perf_counter() - began)
-
-
-def _alone() -> None:
-    """A process of one thread: more would fight for the cores that the other processes have."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 __all__ = ["LEVEL", "LawRun", "Ran", "run"]

@@ -1,0 +1,86 @@
+"""Work spread over processes: in order, one thread each, and what has not begun is dropped where one fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from strandscope.engine.processes import spread
+
+
+def late_first(number: int) -> tuple[int, int]:
+    time.sleep(0.3 if number == 0 else 0)
+    return number, os.getpid()
+
+
+def threads(_: int) -> set[int]:
+    import scipy.linalg
+    import sklearn.metrics  # noqa: F401  # both bring libraries with threads of their own
+
+    assert scipy.linalg
+    return {torch.get_num_threads(), *(library["num_threads"] for library in threadpool_info())}
+
+
+def fails_first(task: tuple[Path, int]) -> int:
+    folder, number = task
+    if number == 0:
+        raise ValueError("the first")
+    (folder / str(number)).touch()
+    time.sleep(0.1)
+    return number
+
+
+def unpicklable(number: int) -> Callable[[], int]:
+    return lambda: number
+
+
+def test_results_come_in_order_from_as_many_processes() -> None:
+    found = list(spread(late_first, range(6), 2))
+    assert [number for number, _ in found] == list(range(6))
+    assert os.getpid() not in {process for _, process in found}
+    assert [process for _, process in spread(late_first, range(2), 1)] == [os.getpid()] * 2
+    assert list(spread(late_first, [], 2)) == []
+
+
+def test_each_process_has_one_thread_whatever_library_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert list(spread(threads, range(2), 2)) == [{1}, {1}]
+
+
+def test_this_process_has_one_thread_while_it_works_and_its_own_again_after() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with threadpool_limits(2):
+            outside = threads(0)
+            assert list(spread(threads, [0], 1)) == [{1}] and threads(0) == outside and torch.get_num_threads() == 2
+            with pytest.raises(ValueError, match="the first"):
+                list(spread(fails_first, [(Path(), 0)], 1))
+            assert threads(0) == outside
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_where_one_fails_what_no_process_has_taken_is_dropped(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the first"):
+        list(spread(fails_first, [(tmp_path, number) for number in range(100)], 2))
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def test_whoever_stops_listening_drops_the_rest(tmp_path: Path) -> None:
+    results = spread(fails_first, [(tmp_path, number) for number in range(1, 100)], 2)
+    assert next(iter(results)) == 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def test_a_result_that_cannot_be_sent_is_an_error_at_once() -> None:
+    with pytest.raises((TypeError, AttributeError), match="pickle"):
+        list(spread(unpicklable, range(2), 2))
