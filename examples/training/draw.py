@@ -1,8 +1,9 @@
 """Draw a run folder: python examples/training/draw.py runs/mlp docs/figures/runs/mlp.svg
 
-Three pairs of axes over the steps: the loss and the accuracy on rows that were not trained on, the share of the response along
-the last record's leading directions, the relevant dimension. The data goes beside the picture, as JSON; given such a file in the
-place of a run, the picture is drawn from it. Needs the extra [figures].
+Four panels over the steps: the loss (200 points, each the median of as many steps), the accuracy on rows that were not trained
+on, the share of the response along the last record's leading directions beside that along random ones, the relevant dimension.
+The data goes beside the picture, as JSON; given such a file in the place of a run, the picture is drawn from it. Needs the
+extra [figures].
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from strandscope.reading import Reading
 from strandscope.recorder.run import Run, read_run
 
 COLOURS = ("#1b4f9c", "#2e8b57", "#8a2c6b", "#c8741a", "#4aa3c7", "#6b6b1b")
+GREY = "#444444"
 POINTS = 200  # of the loss, each the median of as many steps
 
 
@@ -69,47 +71,53 @@ def draw(held: dict[str, Any], path: Path) -> None:
     matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
-    canvas, (top, middle, bottom) = pyplot.subplots(3, 1, figsize=(7.2, 7.4), sharex=True)
-    top.plot(*np.array(held["loss"]).T, color="#444444", linewidth=1)
-    top.set(yscale="log", ylabel="training loss (nats)")
-    right = top.twinx()
-    step, value, low, high = np.array(held["accuracy"]).T
-    right.plot(step, value, color=COLOURS[3], marker=".", linewidth=1)
-    right.fill_between(step, low, high, color=COLOURS[3], alpha=0.2, linewidth=0)
-    right.set_ylim(0, 1.02)
-    right.set_ylabel("held-out accuracy", color=COLOURS[3])
+    canvas, panels = pyplot.subplots(4, 1, figsize=(7.2, 8.4), sharex=True, height_ratios=(2, 2, 3, 3))
+    loss, accuracy, share, dimension = panels
+    loss.plot(*np.array(held["loss"]).T, color=GREY, linewidth=1)
+    loss.set(yscale="log", ylabel="training loss\n(nats)")
     for first, _ in held["spikes"]:
-        top.axvline(first, color="#b03030", linewidth=0.8, linestyle=":")
-    for number, (site, one) in enumerate(held["sites"].items()):
+        loss.axvline(first, color="#b03030", linewidth=0.8, linestyle=":")
+    if held["spikes"]:
+        loss.text(1.0, 1.02, "dotted: a spike begins", transform=loss.transAxes, fontsize=7, color="#b03030", ha="right")
+    _line(accuracy, held["accuracy"], GREY)
+    accuracy.set(ylabel="held-out\naccuracy", ylim=(0, 1.02))
+    sites = held["sites"]
+    for number, (site, one) in enumerate(sites.items()):
         colour = COLOURS[number % len(COLOURS)]
-        for axes, name in ((middle, "alignment"), (bottom, "dimension")):
-            if one[name]:
-                step, value, low, high = np.array(one[name]).T
-                axes.plot(step, value, color=colour, marker=".", linewidth=1, label=site)
-                axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
+        _line(share, one["alignment"], colour, site)
+        _line(dimension, one["dimension"], colour, site)
+        if one["chance"] is not None:
+            share.axhline(one["chance"], color=colour, linewidth=0.8, linestyle=":")
         if one["emergence"] is not None:
             when, low, high = one["emergence"]
             height = -0.06 - 0.05 * number
-            middle.plot([low, high], [height, height], color=colour, linewidth=1.2, clip_on=False)
-            middle.plot([when], [height], color=colour, marker="|", markersize=7, clip_on=False)
-    middle.set_ylim(-0.1 - 0.05 * len(held["sites"]), 1)
-    middle.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    if any(one["emergence"] is not None for one in held["sites"].values()):
-        middle.text(0.0, 1.02, "below: steps of emergence, 95 %", transform=middle.transAxes, fontsize=7, color="#555555")
-    middle.set(ylabel="share along the\nlast features")
-    bottom.set(ylabel="relevant dimension", xlabel="step")
-    bottom.set_ylim(0)
-    handles, names = middle.get_legend_handles_labels()
+            share.plot([low, high], [height, height], color=colour, linewidth=1.2, clip_on=False)
+            share.plot([when], [height], color=colour, marker="|", markersize=7, clip_on=False)
+    share.set_ylim(-0.1 - 0.05 * len(sites), 1)
+    share.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    notes = ["dotted: random directions"] if any(one["chance"] is not None for one in sites.values()) else []
+    notes += ["below: steps of emergence, 95 %"] if any(one["emergence"] is not None for one in sites.values()) else []
+    share.text(0.0, 1.02, "; ".join(notes), transform=share.transAxes, fontsize=7, color="#555555")
+    share.set(ylabel="share along the\nlast features")
+    dimension.set(ylabel="relevant dimension", xlabel="step")
+    dimension.set_ylim(0)
+    handles, names = share.get_legend_handles_labels()
     canvas.legend(handles, names, frameon=False, fontsize=8, loc="lower center", ncols=2)
-    for axes in (top, middle, bottom, right):
-        axes.spines[["top"]].set_visible(False)
-    for axes in (middle, bottom):
-        axes.spines[["right"]].set_visible(False)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
     said = f"{held['records']} records in {held['overhead']:.1%} of the training time ({held['budget']:.0%} allowed)"
-    top.set_title(f"{held['model']}, {held['parameters']:,} weights: {said}", fontsize=9)
+    loss.set_title(f"{held['model']}, {held['parameters']:,} weights: {said}", fontsize=9, pad=12)
     canvas.tight_layout(rect=(0, 0.03 + 0.025 * (len(names) // 2), 1, 1))
     canvas.savefig(path, metadata={"Date": None})
     pyplot.close(canvas)
+
+
+def _line(axes: Any, points: list[list[float]], colour: str, name: str | None = None) -> None:
+    """(step, value, low, high) as a line in a band."""
+    if points:
+        step, value, low, high = np.array(points).T
+        axes.plot(step, value, color=colour, marker=".", linewidth=1, label=name)
+        axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def main() -> None:
