@@ -7,6 +7,8 @@ levels that a catalogue needs. Where tails are heavier, as at an interpolation t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +16,7 @@ from scipy.stats import beta
 from scipy.stats import t as student
 
 from ...reading import Reading
+from ..figure import Kind, Series
 from ..law import Check
 
 Floats = NDArray[np.float64]
@@ -41,6 +44,26 @@ def mean(draws: ArrayLike, level: float, unit: str, method: str) -> Reading:
     return Reading(centre, centre - reach, centre + reach, level, len(values), unit, None, f"{method}; t interval")
 
 
+def geometric(logs: ArrayLike, level: float, unit: str, method: str) -> Reading:
+    """The geometric mean of repetitions, from their logarithms (n,), with the t interval of these."""
+    return unlogged(mean(logs, level, unit, method))
+
+
+def unlogged(found: Reading) -> Reading:
+    """What a reading of a logarithm says of the figure itself."""
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    return replace(found, value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
+
+
+def gap(first: Floats, second: Floats, level: float, unit: str, method: str) -> Reading:
+    """The mean of repetitions (n,) less that of others (m,) drawn apart; t with the degrees of freedom of the fewer."""
+    value = float(first.mean() - second.mean())
+    quantile = float(student.ppf(0.5 + level / 2, min(len(first), len(second)) - 1))
+    reach = quantile * math.hypot(*(float(part.std(ddof=1)) / math.sqrt(len(part)) for part in (first, second)))
+    return Reading(value, value - reach, value + reach, level, min(len(first), len(second)), unit, None, method)
+
+
 def ratio(
     what: str, predicted: float | Reading, draws: ArrayLike, band: Band, level: float, unit: str, how: str = "mean"
 ) -> Check:
@@ -64,14 +87,19 @@ def _divided(measured: Reading, predicted: Reading) -> tuple[float, float]:
     return min(ends), max(ends)
 
 
+def apart(what: str, predicted: float, measured: Reading, band: Band) -> Check:
+    """A reading less what was predicted."""
+    foretold = certain(predicted, measured.unit, "closed form")
+    if measured.value is None or measured.low is None or measured.high is None:
+        return Check(what, foretold, measured, measured, band)
+    value, low, high = (figure - predicted for figure in (measured.value, measured.low, measured.high))
+    compared = replace(measured, value=value, low=low, high=high, unit=f"{DIFFERENCE}, {measured.unit}")
+    return Check(what, foretold, measured, compared, band)
+
+
 def difference(what: str, predicted: float, draws: ArrayLike, band: Band, level: float, unit: str, how: str = "mean") -> Check:
     """The mean of repetitions less what was predicted."""
-    measured = mean(draws, level, unit, how)
-    if measured.value is None or measured.low is None or measured.high is None:
-        return Check(what, certain(predicted, unit, "closed form"), measured, measured, band)
-    value, low, high = (figure - predicted for figure in (measured.value, measured.low, measured.high))
-    compared = Reading(value, low, high, level, measured.n, f"{DIFFERENCE}, {unit}", None, measured.method)
-    return Check(what, certain(predicted, unit, "closed form"), measured, compared, band)
+    return apart(what, predicted, mean(draws, level, unit, how), band)
 
 
 def exactly(what: str, predicted: float, found: float, most: float, unit: str, how: str, n: int = 1) -> Check:
@@ -92,6 +120,17 @@ def share(what: str, yes: int, n: int, band: Band, level: float, unit: str = "sh
     low = float(beta.ppf((1 - level) / 2, yes, n - yes + 1)) if yes else 0.0
     high = float(beta.ppf((1 + level) / 2, yes + 1, n - yes)) if yes < n else 1.0
     return bound(what, Reading(yes / n, low, high, level, n, unit, None, "Clopper–Pearson interval"), band)
+
+
+def plotted(name: str, kind: Kind, x: ArrayLike, found: Sequence[Reading], least: float = -math.inf) -> Series:
+    """Readings with their intervals, for a figure; lower ends are at `least` at least, where an axis of logarithms begins."""
+    value, low, high = (np.array([getattr(one, end) for one in found], dtype=np.float64) for end in ("value", "low", "high"))
+    return Series.of(name, kind, x, value, np.maximum(low, least), high)
+
+
+def columns(draws: Floats, level: float, unit: str) -> list[Reading]:
+    """The mean over repetitions of each column of (repetitions, places)."""
+    return [mean(column, level, unit, "mean over repetitions") for column in draws.T]
 
 
 def slope(x: ArrayLike, y: ArrayLike) -> Floats:

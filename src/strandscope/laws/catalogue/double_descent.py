@@ -13,7 +13,7 @@ from ...reading import Reading
 from ...statistics.kernel.descent import least_squares_risk
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, ratio, within
+from .checks import bound, gap, plotted, ratio, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -95,11 +95,8 @@ def height(setting: Setting, trial: Trial, *, ridged: bool) -> tuple[Reading, di
     logs = {p: np.log(risks(setting, p, setting.draws, trial.numpy(label, str(p)), ridged=ridged)) for p in places}
     means = {p: float(values.mean()) for p, values in logs.items()}
     side = max((places[0], places[2]), key=lambda p: means[p])
-    value = means[n] - means[side]
-    quantile = float(student.ppf(0.5 + trial.level / 2, setting.draws - 1))
-    reach = quantile * math.hypot(*(float(logs[p].std(ddof=1)) / math.sqrt(setting.draws) for p in (n, side)))
     method = f"mean ln R at p = {n} less the higher of those at p = {places[0]} and {places[2]}, {setting.draws} draws each"
-    return Reading(value, value - reach, value + reach, trial.level, setting.draws, "ln of a risk", None, method), logs
+    return gap(logs[n], logs[side], trial.level, "ln of a risk", method), logs
 
 
 def summit(setting: Setting, trial: Trial) -> Reading:
@@ -147,10 +144,7 @@ def _figure(setting: Setting, curve: list[tuple[int, Reading]], logs: dict[int, 
     curve = sorted(curve)
     series = [
         *(Series.of(f"exact risk, p {'<>'[k]} n", "predicted", *zip(*line, strict=True)) for k, line in enumerate(lines)),
-        Series.of(
-            "least squares", "measured", [p for p, _ in curve],
-            *(np.array([getattr(one, end) for _, one in curve]) for end in ("value", "low", "high")),
-        ),
+        plotted("least squares", "measured", [p for p, _ in curve], [one for _, one in curve]),
         Series.of("geometric mean about the peak", "measured", list(logs), [math.exp(part.mean()) for part in logs.values()]),
         Series.of("with the best ridge", "control", list(ridged), [math.exp(part.mean()) for part in ridged.values()]),
     ]  # fmt: skip

@@ -12,9 +12,9 @@ from scipy.stats import t as student
 
 from ...reading import Reading
 from ...strand.fewshot import few_shot_law
-from ..figure import Figure, Series
+from ..figure import Figure, Kind, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, difference, mean, ratio, slope, within
+from .checks import bound, columns, difference, plotted, ratio, slope, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -123,11 +123,13 @@ def fewshot(trial: Trial, setting: Setting = Setting()) -> LawResult:
         [bound(what, _quotient(half(wide[last], examples), half(wide[first], examples), level), band)],
         predicted=constant(flat[last], directions[last]) / constant(flat[first], directions[first]),
     )
+
+    def shown(name: str, kind: Kind, draws: Floats) -> Series:
+        return plotted(name, kind, examples, columns(draws, level, UNIT), 1e-9)
+
     series = [Series.of("2(tr Σ − ŵ₀ᵀΣŵ₀)/n", "predicted", examples, told[last] / np.array(examples))]
-    series += [_series(f"{d} dimensions, tr Σ = 1", "measured", examples, seen[d], level) for d in setting.dimensions]
-    series += [
-        _series(f"{d} dimensions, variance {setting.variance:.3g} each", "control", examples, wide[d], level) for d in wide
-    ]
+    series += [shown(f"{d} dimensions, tr Σ = 1", "measured", seen[d]) for d in setting.dimensions]
+    series += [shown(f"{d} dimensions, variance {setting.variance:.3g} each", "control", wide[d]) for d in wide]
     figure = Figure.of("Examples that fix a direction", "examples a class (n)", f"E‖ŵ_⊥‖² ({UNIT})", series, "log")
     where = f"Gaussian classes in {first} to {last} dimensions"
     return LawResult.of(FEW_SHOT, where, checks, control, figure=figure)
@@ -159,12 +161,6 @@ def _quotient(above: Floats, below: Floats, level: float) -> Reading:
     reach = float(student.ppf(0.5 + level / 2, min(len(above), len(below)) - 1)) * math.hypot(*errors)
     method = f"ratio of means over {len(above)} draws each"
     return Reading(value, value * math.exp(-reach), value * math.exp(reach), level, len(above), "ratio", None, method)
-
-
-def _series(name: str, kind: str, x: object, draws: Floats, level: float) -> Series:
-    found = [mean(column, level, UNIT, name) for column in draws.T]
-    ends = ([max(one.low or 0.0, 1e-9) for one in found], [one.high or math.nan for one in found])
-    return Series.of(name, kind, x, draws.mean(0), *ends)  # type: ignore[arg-type]
 
 
 @entry(

@@ -15,7 +15,7 @@ from ...statistics.kernel.ridge import KernelRidge
 from ...statistics.tangent.closed import relu_kernel
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import RATIO, bound, mean, ratio, within
+from .checks import RATIO, bound, columns, mean, plotted, ratio, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -155,10 +155,9 @@ def _figure(setting: Setting, true: list[Errors], permuted: list[Errors], level:
     for name, runs in (("", true), (", labels permuted", permuted)):
         for row, kernel in enumerate(KERNELS):
             parts = {part: np.array([getattr(one, part)[row] for one in runs]) for part in ("told", "found", "trained")}
-            found = [mean(column, level, "", "") for column in parts["found"].T]
-            ends = ([max(one.low or 0.0, 1e-9) for one in found], [one.high or math.nan for one in found])
             series.append(Series.of(f"GCV, {kernel}{name}", "predicted", setting.ridges, parts["told"].mean(0)))
-            series.append(Series.of(f"new rows, {kernel}{name}", "measured", setting.ridges, parts["found"].mean(0), *ends))
+            found = columns(parts["found"], level, "mean squared error")
+            series.append(plotted(f"new rows, {kernel}{name}", "measured", setting.ridges, found, 1e-9))
             if not name:
                 trained = np.maximum(parts["trained"].mean(0), 1e-12)
                 series.append(Series.of(f"training rows, {kernel}", "control", setting.ridges, trained))

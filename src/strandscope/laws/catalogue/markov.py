@@ -15,7 +15,7 @@ from ...statistics.ngram import KneserNey, NGramCounts, clustered_mean, effectiv
 from ...statistics.ngram.source import MarkovSource
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, certain
+from .checks import apart, bound, plotted
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -71,9 +71,9 @@ def order(trial: Trial) -> LawResult:
     checks = [
         _order("n* of counting", MEMORY + 1, counted_losses, documents, level),
         _order("n* of networks", MEMORY + 1, learned_losses, documents, level),
-        _apart("CE_4 above the source's own loss", estimating(MEMORY + 1), over[MEMORY], NATS),
-        bound("least that any model is above it", min(over, key=lambda one: one.value or 0.0), (0.0, math.inf)),
-        *(_apart(f"CE_{n}", foretold[n - 1] + estimating(n), losses[n - 1], 2 * NATS) for n in range(1, MEMORY + 2)),
+        apart("CE_4 above the source's own loss", estimating(MEMORY + 1), over[MEMORY], (-NATS, NATS)),
+        bound("least that any model is above it", min(over, key=_end), (0.0, math.inf)),
+        *(apart(f"CE_{n}", foretold[n - 1] + estimating(n), losses[n - 1], (-2 * NATS, 2 * NATS)) for n in range(1, MEMORY + 2)),
     ]
     mixed = trial.numpy("shuffled").permutation(rows.ravel()).reshape(rows.shape)
     alone = counted(mixed[:TRAINED], mixed[TRAINED:])
@@ -85,10 +85,12 @@ def order(trial: Trial) -> LawResult:
         "order n (symbols seen, and the one foretold)",
         "cross-entropy (nats/symbol)",
         (
-            _series("counted", "measured", losses),
-            _series("network", "measured", neural),
+            plotted("counted", "measured", range(1, len(losses) + 1), losses),
+            plotted("network", "measured", range(1, len(neural) + 1), neural),
             Series.of("h_n", "predicted", range(1, ORDERS + 1), foretold),
-            _series("shuffled", "control", [clustered_mean(loss.ravel(), documents, level) for loss in alone]),
+            plotted(
+                "shuffled", "control", range(1, ORDERS + 1), [clustered_mean(loss.ravel(), documents, level) for loss in alone]
+            ),
         ),
     )
     details = {"entropies": foretold, "above_the_source": [one.value for one in over], "symbols": TRAINED * LENGTH}
@@ -158,19 +160,12 @@ def _logits(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
     return torch.relu(hidden) @ second + bias
 
 
+def _end(found: Reading) -> float:
+    """The lower end: where the lowest of several is above 0, all are."""
+    assert found.low is not None
+    return found.low
+
+
 def _order(what: str, wanted: int, losses: Sequence[Floats], documents: Ints, level: float) -> Check:
     found = effective_order([loss.ravel() for loss in losses], documents, level, least=NATS)
-    value, low, high = ((figure or 0.0) - wanted for figure in (found.value, found.low, found.high))
-    compared = Reading(value, low, high, level, found.n, "measured − predicted, symbols", None, found.method)
-    return Check(what, certain(wanted, "symbols", "closed form"), found, compared, (0.0, 0.0))
-
-
-def _apart(what: str, foretold: float, found: Reading, most: float) -> Check:
-    value, low, high = ((figure or 0.0) - foretold for figure in (found.value, found.low, found.high))
-    compared = Reading(value, low, high, found.level, found.n, "measured − predicted, nats", None, found.method)
-    return Check(what, certain(foretold, "nats", "closed form"), found, compared, (-most, most))
-
-
-def _series(name: str, kind: str, found: Sequence[Reading]) -> Series:
-    value, low, high = ([getattr(one, end) for one in found] for end in ("value", "low", "high"))
-    return Series.of(name, kind, range(1, len(found) + 1), value, low, high)  # type: ignore[arg-type]
+    return apart(what, wanted, found, (0.0, 0.0))

@@ -20,7 +20,7 @@ from ...errors import TrustError
 from ...statistics.curvature import bottom_eigenvalues, hessian, top_eigenvalues
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import difference, exactly, mean, ratio, slope, within
+from .checks import columns, difference, exactly, plotted, ratio, slope, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -119,10 +119,10 @@ def model_hessian(trial: Trial) -> LawResult:
         "width m (units)",
         "‖∇²f‖/‖x‖² (1)",
         [
-            Series.of("Lanczos", "measured", widths, *_means(found, trial.level)),
+            plotted("Lanczos", "measured", widths, columns(found, trial.level, "1")),
             Series.of("4/(3√3) m^−½", "predicted", WIDER, CONSTANT / np.sqrt(WIDER)),
             Series.of("closed form", "guide", WIDER, wider.mean(0)),
-            Series.of("sigmoid on the output", "control", widths, *_means(bent, trial.level)),
+            plotted("sigmoid on the output", "control", widths, columns(bent, trial.level, "1")),
         ],
         "log",
     )
@@ -132,8 +132,3 @@ def model_hessian(trial: Trial) -> LawResult:
 def _slope(norms: Floats, level: float) -> Check:
     slopes = slope(np.log(WIDTHS), np.log(norms))
     return difference("slope against width", -0.5, slopes, (-0.02, 0.02), level, "1", f"slopes of ln ‖∇²f‖ on ln m, {RUNS} sets")
-
-
-def _means(norms: Floats, level: float) -> tuple[Floats, Floats, Floats]:
-    rows = [mean(column, level, "", "") for column in norms.T]
-    return tuple(np.array([getattr(row, name) for row in rows]) for name in ("value", "low", "high"))  # type: ignore[return-value]

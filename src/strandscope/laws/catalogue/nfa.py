@@ -13,7 +13,7 @@ from ...strand.agop import agop
 from ...strand.nfa import NFASpec, Slopes, matched, nfa, nfa_exponent, powered, random_layer
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, difference, mean, ratio, within
+from .checks import bound, difference, mean, plotted, ratio, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -85,17 +85,13 @@ def ansatz(trial: Trial) -> LawResult:
         "exponent (1)",
         (
             Series.of("1/L", "predicted", DEPTHS, [1 / depth for depth in DEPTHS]),
-            _series("linear networks", [mean(exponents[depth], level, "1", "") for depth in DEPTHS]),
+            plotted("linear networks", "measured", DEPTHS, [mean(exponents[depth], level, "1", "") for depth in DEPTHS]),
             Series.of("rectifier networks", "control", [2.0], [float(np.mean(slope))]),
         ),
     )
     details = {"wrong_exponent_cosine": {str(depth): float(np.mean(wrong[depth])) for depth in DEPTHS}, "rectifier": points}
     control = Control.of(what, "violated", [against])
     return LawResult.of(NFA, f"{NETWORKS} networks, d = {WIDTH}", checks, control, figure=figure, details=details)
-
-
-def _series(name: str, readings: list) -> Series:
-    return Series.of(name, "measured", DEPTHS, *([getattr(one, part) for one in readings] for part in ("value", "low", "high")))
 
 
 def trained(trial: Trial, depth: int, networks: int = NETWORKS, steps: int = STEPS) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...reading import Reading
 from ...statistics.tangent import kernel_motion, relu_kernel, relu_spread, tangent_kernel
 from ...statistics.tangent.kernel import Parameters
 from ..figure import Figure, Series
 from ..law import Control, Law, LawResult
-from .checks import bound, difference, mean, ratio, slope, within
+from .checks import bound, columns, difference, mean, plotted, ratio, slope, unlogged, within
 from .descending import Weights, descend, last, separate
 from .entry import Trial, entry
 
@@ -126,22 +127,20 @@ def ntk_width(trial: Trial) -> LawResult:
         "violated",
         [bound("slope of the motion in training against width", mean(falls(featured), trial.level, "1", how), most)],
     )
+
+    def middle(drawn: Floats) -> list[Reading]:
+        return [unlogged(column) for column in columns(np.log(drawn), trial.level, "1")]
+
     figure = Figure.of(
         "A tangent kernel against its width",
         "width m (units)",
         "deviation or motion of the kernel, relative (1)",
         [
-            Series.of("deviation from the limit", "measured", widths, *_middle(off, trial.level)),
+            plotted("deviation from the limit", "measured", widths, middle(off)),
             Series.of("√(V/m)", "predicted", widths, np.sqrt(spread / widths)),
-            Series.of("motion in training", "measured", trained, *_middle(moved, trial.level)),
-            Series.of("motion in training, mean field", "control", trained, *_middle(featured, trial.level)),
+            plotted("motion in training", "measured", trained, middle(moved)),
+            plotted("motion in training, mean field", "control", trained, middle(featured)),
         ],
         "log",
     )
     return LawResult.of(LAW, "ReLU networks, 32 inputs on a sphere", checks, control, figure=figure, details={"V": spread})
-
-
-def _middle(found: Floats, level: float) -> tuple[Floats, Floats, Floats]:
-    """Geometric means of (draws, sizes), with the ends of their intervals."""
-    rows = [mean(column, level, "", "") for column in np.log(found).T]
-    return tuple(np.exp([getattr(row, name) for row in rows]) for name in ("value", "low", "high"))  # type: ignore[return-value]

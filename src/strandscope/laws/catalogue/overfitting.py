@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.stats import t as student
 
 from ...reading import Reading
 from ...statistics.kernel.benign import benign_ranks, excess_bound
 from ...statistics.kernel.eigenlearning import overfitting_coefficient
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, certain, difference, mean, ratio, slope, within
+from .checks import bound, certain, columns, difference, gap, mean, plotted, ratio, slope, unlogged, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -132,8 +131,8 @@ def benign(trial: Trial, setting: Benign = Benign()) -> LawResult:
     )
     series = [
         Series.of("n/(p − n − 1)", "predicted", sizes, n / (sizes - n - 1.0)),
-        _series("flat tail", "measured", sizes, excess, level),
-        _series("tail i⁻²", "control", sizes[:5], steep, level),
+        plotted("flat tail", "measured", sizes, columns(excess, level, UNIT), 1e-9),
+        plotted("tail i⁻²", "control", sizes[:5], columns(steep, level, UNIT), 1e-9),
     ]
     figure = Figure.of("What interpolated noise costs", "features (p)", f"𝓔₀ − 1 ({UNIT})", series, "log")
     return LawResult.of(BENIGN, f"{n} rows, up to {sizes[-1]} white features", checks, control, figure=figure)
@@ -180,9 +179,9 @@ def tempered(trial: Trial, setting: Tempered = Tempered()) -> LawResult:
     calm = [overfitting_coefficient(torch.as_tensor(power(a, p)), m).value for m in setting.rows]
     series = [
         Series.of(f"i^−{a:g}, eigenlearning", "predicted", setting.rows, np.array(calm, dtype=float)),
-        _series(f"i^−{a:g}", "measured", list(grown), np.array([grown[m][: setting.draws] for m in grown]).T, level),
+        plotted(f"i^−{a:g}", "measured", list(grown), [mean(grown[m], level, UNIT, "draws") for m in grown], 1e-9),
         Series.of(f"e^−{setting.rate:g}i, eigenlearning", "predicted", setting.rows, told),
-        _series(f"e^−{setting.rate:g}i", "control", list(blown), np.array(list(blown.values())).T, level),
+        plotted(f"e^−{setting.rate:g}i", "control", list(blown), [mean(blown[m], level, UNIT, "draws") for m in blown], 1e-9),
     ]
     figure = Figure.of("Tempered and catastrophic overfitting", "rows (n)", f"𝓔₀ ({UNIT})", series, "log")
     return LawResult.of(TEMPERED, f"{n} rows, spectra i^−a", checks, control, figure=figure)
@@ -191,18 +190,7 @@ def tempered(trial: Trial, setting: Tempered = Tempered()) -> LawResult:
 def _growth(costs: dict[int, Floats], level: float) -> Reading:
     """The ratio of the geometric means of 𝓔₀ at most and at fewest rows: these have variances in every spectrum."""
     first, last = (np.log(costs[m]) for m in (min(costs), max(costs)))
-    value = float(last.mean() - first.mean())
-    quantile = float(student.ppf(0.5 + level / 2, min(len(first), len(last)) - 1))
-    reach = quantile * math.hypot(*(float(part.std(ddof=1)) / math.sqrt(len(part)) for part in (first, last)))
-    ends = (math.exp(value), math.exp(value - reach), math.exp(value + reach))
-    return Reading(*ends, level, len(first), "ratio", None, f"geometric means over {len(first)} and {len(last)} draws")
-
-
-def _series(name: str, kind: str, x: object, draws: Floats, level: float) -> Series:
-    """Means over draws (draws, places) with their intervals."""
-    found = [mean(column, level, UNIT, name) for column in draws.T]
-    low = [max(one.low or 0.0, 1e-9) for one in found]
-    return Series.of(name, kind, x, [one.value for one in found], low, [one.high for one in found])  # type: ignore[arg-type]
+    return unlogged(gap(last, first, level, "ratio", f"geometric means over {len(first)} and {len(last)} draws"))
 
 
 @entry(

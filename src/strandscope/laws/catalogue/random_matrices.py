@@ -16,7 +16,7 @@ from ...statistics.spectrum import participation_of, top_eigenvalues
 from ...statistics.weights import weight_spectrum
 from ..figure import Figure, Series
 from ..law import Check, Control, Law, LawResult
-from .checks import bound, mean, ratio, share, within
+from .checks import bound, mean, plotted, ratio, share, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -160,14 +160,11 @@ def nulls(trial: Trial, setting: Setting = Setting()) -> LawResult:
     curve = [marchenko_pastur.spiked(float(theta), gamma)[1] for theta in strengths]
     found = {theta: mean(seen[theta], trial.level, "cos²", "") for theta in sorted(seen)}
     above = [theta for theta in found if theta != setting.hidden]
-    hidden = found[setting.hidden]
     series = [
         Series.of("(1 − γ/θ²)/(1 + γ/θ)", "predicted", strengths, curve),
-        Series.of("above the threshold", "measured", above,
-                  *(np.array([getattr(found[theta], end) for theta in above]) for end in ("value", "low", "high"))),
-        Series.of("below it", "control", [setting.hidden],
-                  *(np.array([getattr(hidden, end)], dtype=float) for end in ("value", "low", "high"))),
-    ]  # fmt: skip
+        plotted("above the threshold", "measured", above, [found[theta] for theta in above]),
+        plotted("below it", "control", [setting.hidden], [found[setting.hidden]]),
+    ]
     figure = Figure.of("A spike in a random matrix", "strength of the spike (θ)", "cos² with the first eigenvector", series)
     return LawResult.of(NULLS, "Gaussian matrices", checks, control, figure=figure)
 

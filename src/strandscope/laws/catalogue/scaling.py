@@ -24,7 +24,7 @@ from ..fit.fit import fit
 from ..fit.forms import FORMS, Form
 from ..fit.table import Table
 from ..law import Check, Control, Law, LawResult
-from .checks import mean, ratio, share, slope, within
+from .checks import columns, plotted, ratio, share, slope, within
 from .entry import Trial, entry
 
 Floats = NDArray[np.float64]
@@ -153,10 +153,8 @@ def scale(trial: Trial, setting: Setting = Setting()) -> LawResult:
     )
     series = []
     for row, b in enumerate(setting.b):
-        bands = [mean(column, level, unit, "") for column in found[row].T]
         series.append(Series.of(f"foretold, b = {b:g}", "predicted", setting.sizes, told[row]))
-        ends = ([one.low for one in bands], [one.high for one in bands])
-        series.append(Series.of(f"measured, b = {b:g}", "measured", setting.sizes, found[row].mean(0), *ends))  # type: ignore[arg-type]
+        series.append(plotted(f"measured, b = {b:g}", "measured", setting.sizes, columns(found[row], level, unit)))
     figure = Figure.of("Learning curves of a ridgeless fit", "training rows", f"test error ({unit})", series, "log")
     where = f"{setting.features} Gaussian features, a = {setting.a:g}; tables of made laws"
     details = {"predicted": told.tolist(), "measured": found.mean(1).tolist(), "sizes": list(setting.sizes), "b": list(setting.b)}

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...reading import Reading
 from ...statistics.spectrum import overlap
 from ..figure import Figure, Series
 from ..law import Check, Control, LawResult
 from ..overlap import FEW, OVERLAP, overlap_law
 from ..strands import DEPTH, FREE, depth, free_composition, free_log
-from .checks import RATIO, certain, mean
+from .checks import RATIO, certain, geometric
 from .entry import Trial, entry
 from .twins import BLOCKS, ENTROPY, WIDTH, Seen, Twin, seen
 
@@ -171,9 +170,6 @@ def pooled(trial: Trial) -> LawResult:
 
 
 def _geometric(what: str, logs: Floats, level: float, how: str) -> Check:
-    """The geometric mean of ratios in the law's band, by the t interval of their logarithms."""
-    one = mean(logs, level, "log", how)
-    assert one.value is not None and one.low is not None and one.high is not None
-    value, low, high = (math.exp(end) for end in (one.value, one.low, one.high))
-    read = Reading(value, low, high, level, one.n, RATIO, None, f"{how}, t interval of logarithms")
+    """The geometric mean of ratios in the law's band."""
+    read = geometric(logs, level, RATIO, how)
     return Check(what, certain(1.0, RATIO, "the law"), read, read, OVERLAP.band)
