@@ -8,7 +8,6 @@ export interface Page {
   cards: Card[];
   unmeasured: string[];
   concepts: string[];
-  sites: string[];
   sections: Section[];
 }
 /**
@@ -19,12 +18,12 @@ export interface Card {
   question: string;
   verdict: string;
   tone: "shown" | "not shown" | "not measured";
-  figures: Figures[];
+  facts: Fact[];
 }
 /**
- * One figure of a card: its name and what it is, in words; `status` says how it stands.
+ * One line of a card: what it is about and what is known, in words.
  */
-export interface Figures {
+export interface Fact {
   name: string;
   value: string;
   status: "measured" | "not measured";
@@ -36,7 +35,7 @@ export interface Section {
   blocks: (Figure | Table | Prose | NotMeasured | Texts | Tokens)[];
 }
 /**
- * One pair of axes. `caption` states the finding in words; `python` is the line that gives the same figures.
+ * One pair of axes. `caption` states the finding in words; `python` gives the same figures from `report`, the report.json.
  */
 export interface Figure {
   kind: "figure";

@@ -25,8 +25,7 @@ def measured(report: Report) -> Section:
     blocks: list[Block] = [
         Prose(
             text=f"{subject.anatomy.family}, {subject.anatomy.blocks} blocks of width {subject.anatomy.width}, "
-            f"{subject.dtype} on "
-            f"{subject.device}. Fingerprint {subject.fingerprint}."
+            f"{subject.dtype} on {subject.device}. Fingerprint {subject.fingerprint}."
         ),
         Table(
             id="data",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..finding import Report, Unmeasured
 from ..table import headline
 from . import about, census, control, strands, watch
-from .spec import Card, Figures, Page, Section
+from .spec import Card, Fact, Page
 from .words import brief, caveat
 
 _CARD = (("decodable", "can be read at"), ("beyond_words", "beyond the words"), ("used", "used"), ("steer", "a push costs"))
@@ -30,7 +30,6 @@ def page(report: Report) -> Page:
         cards=tuple(_card(report, name) for name in names),
         unmeasured=_unmeasured(report),
         concepts=names,
-        sites=_sites(report),
         sections=made,
     )
 
@@ -39,15 +38,15 @@ def _card(report: Report, name: str) -> Card:
     found = {word: report.finding(f"{name}.{word}") for word, _ in _CARD}
     main = found["decodable"]
     tone = {"detected": "shown", "not detected": "not shown"}.get(main.verdict, "not measured")
-    figures = []
+    facts = []
     for word, label in _CARD:
         reading = found[word].reading
         status = "not measured" if reading.value is None else "measured"
         value = f"{brief(reading)} {reading.unit}" if status == "measured" else caveat(reading.reason)
         if word == "used":
             label, value = "its use", found[word].verdict if status == "measured" else value
-        figures.append(Figures(name=label, value=value, status=status))
-    return Card(concept=name, question=main.question, verdict=main.verdict, tone=tone, figures=tuple(figures))  # type: ignore[arg-type]
+        facts.append(Fact(name=label, value=value, status=status))
+    return Card(concept=name, question=main.question, verdict=main.verdict, tone=tone, facts=tuple(facts))  # type: ignore[arg-type]
 
 
 def _unmeasured(report: Report) -> tuple[str, ...]:
@@ -80,14 +79,3 @@ _WHAT = {
     "effect": "effect of a push on texts",
     "erasable": "whether it can be erased",
 }
-
-
-def _sites(report: Report) -> tuple[str, ...]:
-    """Every site that a figure names, in the order of the network."""
-    named = [point.site for entry in report.concepts for point in entry.curve.points]
-    if not isinstance(report.census, Unmeasured):
-        named += [site.site for site in report.census.sites]
-    return tuple(dict.fromkeys(named))
-
-
-__all__ = ["Section", "page"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..census import CensusEntry, QuantityEntry
+from ...reading import Reading
+from ..census import CensusEntry
 from ..census_page import TITLES, counts, tests_by_place
 from ..finding import Report, Unmeasured
-from .spec import Axis, Block, Figure, Mark, NotMeasured, Rule, Section, Table
-from .strands import mark
-from .words import said, three
+from .marks import mark
+from .spec import Axis, Block, Figure, Mark, NotMeasured, Role, Rule, Section, Table
+from .words import three
 
 _ASKED = {
     "local": "How many directions does the output answer to at one place?",
@@ -16,7 +17,7 @@ _ASKED = {
     "contraction": "How many directions does the rest of the network still tell apart?",
     "excess": "How far is the output's metric aligned with the Jacobian, beyond chance (1)?",
 }
-_ROLES = {"random": "second", "scrambled": "third"}
+_ROLES: dict[str, Role] = {"random": "second", "scrambled": "third"}
 
 
 def section(report: Report) -> Section:
@@ -34,21 +35,9 @@ def _figure(census: CensusEntry, name: str) -> Figure:
     trained = [site.quantity(name).reading for site in census.sites]
     marks: list[Mark] = [mark("trained", "first", sites, trained)]
     for kind in census.kinds:
-        beside = [{one.kind: one for one in site.quantity(name).against}.get(kind) for site in census.sites]
-        readings = [None if one is None else one.reading for one in beside]
-        marks.append(
-            Mark(
-                name=f"{kind} twins",
-                role=_ROLES.get(kind, "fourth"),  # type: ignore[arg-type]
-                x=sites,
-                y=tuple(None if one is None else one.value for one in readings),
-                low=tuple(None if one is None else one.low for one in readings),
-                high=tuple(None if one is None else one.high for one in readings),
-                said=tuple(
-                    f"{site}: no such twin" if one is None else said(site, one) for site, one in zip(sites, readings, strict=True)
-                ),
-            )
-        )
+        beside = [{one.kind: one.reading for one in site.quantity(name).against}.get(kind) for site in census.sites]
+        missing = Reading.not_measured("there is no such twin here", unit="dimensions", method="census")
+        marks.append(mark(f"{kind} twins", _ROLES.get(kind, "fourth"), sites, [one or missing for one in beside]))
     unit = next((one.unit for one in trained if one.value is not None), "dimensions")
     return Figure(
         id=f"census-{name}",
@@ -58,7 +47,7 @@ def _figure(census: CensusEntry, name: str) -> Figure:
         y=Axis(label=TITLES[name], unit=unit, scale="log"),
         marks=tuple(marks),
         rules=(Rule(axis="y", at=1.0, label="general position"),) if name == "excess" else (),
-        python=f'[site.quantity("{name}") for site in ss.census(subject).sites]',
+        python=f'[q for s in report["census"]["sites"] for q in s["quantities"] if q["id"] == {name!r}]',
     )
 
 
@@ -78,13 +67,9 @@ def _counts(census: CensusEntry) -> Table:
 
 def _tables(census: CensusEntry) -> tuple[Table, ...]:
     names = [one.id for one in census.sites[0].quantities]
-    rows = tuple((site.site, str(site.ambient), *(_cell(site.quantity(name)) for name in names)) for site in census.sites)
+    rows = tuple((site.site, str(site.ambient), *(three(site.quantity(name).reading) for name in names)) for site in census.sites)
     columns = ("site", "width", *(TITLES.get(name, name) for name in names))
     return (Table(id="census-sites", caption="Every quantity at every site.", columns=columns, rows=rows, folded=True),)
-
-
-def _cell(quantity: QuantityEntry) -> str:
-    return three(quantity.reading)
 
 
 def laws(report: Report) -> Section:
@@ -133,6 +118,6 @@ def _tests(census: CensusEntry) -> tuple[Block, ...]:
         y=Axis(label="measured/predicted", unit="ratio"),
         marks=(mark("trained", "first", sites, [law.ratio for law, _ in free]),),
         rules=(Rule(axis="y", at=1.0, label="the law"),),
-        python="ss.census(subject).laws",
+        python='[law["ratio"] for law in report["census"]["laws"] if law["name"] == "free composition"]',
     )
     return (figure, table)

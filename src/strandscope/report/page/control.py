@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..effects import KINDS, EffectEntry
 from ..erasure import ErasureEntry
 from ..finding import ConceptEntry, Pushes, Report, Unmeasured
+from .marks import mark
 from .spec import Axis, Block, Figure, Mark, NotMeasured, Prose, Rule, Said, Section, Table, Texts
-from .words import said, three
+from .words import three
 
 
 def section(report: Report) -> Section:
@@ -33,10 +34,10 @@ def _costs(report: Report) -> list[Block]:
             group = ("along the strand", "against it")[number] if number < 2 else "random directions"
             rows.append((entry.name, dose.along, dose.site, dose.positions, three(dose.predicted), three(dose.cost),
                          three(dose.edge), dose.how))  # fmt: skip
-            if dose.predicted.value is not None and dose.cost.value is not None:
+            if (dose.predicted.value or 0) > 0 and (dose.cost.value or 0) > 0:  # the axes are logarithmic; the table has all
                 foretold, found = three(dose.predicted), three(dose.cost)
                 text = f"{entry.name}, {dose.along}: predicted {foretold}, measured {found} nats per next token"
-                groups[group].append((dose.predicted.value, dose.cost, text))
+                groups[group].append((float(dose.predicted.value or 0), dose.cost, text))
     if not rows:
         return blocks
     marks = tuple(
@@ -62,12 +63,11 @@ def _costs(report: Report) -> list[Block]:
                 id="costs",
                 title="What pushes cost",
                 caption="Cost measured on neutral prompts against the cost foretold from one derivative; on the line the "
-                "prediction "
-                "was right. Beyond its edge a prediction is off by more than a fifth.",
+                "prediction was right. Beyond its edge a prediction is off by more than a fifth.",
                 x=Axis(label="predicted cost", unit="nats per next token", scale="log"),
                 y=Axis(label="measured cost", unit="nats per next token", scale="log"),
                 marks=(line, *marks),
-                python="with ss.steer(subject, strand, nats=0.3) as held: held.dose",
+                python='[c["steering"]["doses"] for c in report["concepts"] if "doses" in c["steering"]]',
             )
         )
     columns = ("concept", "along", "site", "positions", "predicted (nats)", "measured (nats)", "edge", "how the size was found")
@@ -105,8 +105,7 @@ def _effect(entry: ConceptEntry) -> list[Block]:
     table = Table(
         id=f"effect-{entry.name}",
         caption=f"What a push of {effect.nats:g} nats along {entry.name} does to generated texts, in distances between the "
-        "classes, "
-        f"re-read by readers without a part in the push; {effect.prompts} prompts on {effect.topics} topics.",
+        f"classes, re-read by readers without a part in the push; {effect.prompts} prompts on {effect.topics} topics.",
         columns=columns,
         rows=tuple(rows),
         concept=entry.name,
@@ -118,9 +117,7 @@ def _window(name: str, effect: EffectEntry) -> list[Block]:
     window = effect.window
     if window is None or not window.curve:
         return []
-    steps = [one for one in window.curve if one.beyond.value is not None]
-    if not steps:
-        return []
+    nats = [one.nats for one in window.curve]
     figure = Figure(
         id=f"window-{name}",
         title=f"Dose and effect of {name}",
@@ -129,17 +126,10 @@ def _window(name: str, effect: EffectEntry) -> list[Block]:
         x=Axis(label="dose", unit="nats per next token", scale="log"),
         y=Axis(label="effect", unit="class distances"),
         marks=(
-            Mark(
-                name="beyond random pushes",
-                x=tuple(one.nats for one in steps),
-                y=tuple(one.beyond.value for one in steps),
-                low=tuple(one.beyond.low for one in steps),
-                high=tuple(one.beyond.high for one in steps),
-                said=tuple(said(f"{one.nats:g} nats", one.beyond) for one in steps),
-            ),
+            mark("beyond random pushes", "first", nats, [one.beyond for one in window.curve], [f"{one:g} nats" for one in nats]),
         ),
         rules=(Rule(axis="y", at=0.0, label="no effect"),),
-        python="from strandscope.control.window import window",
+        python=f'[c["effect"]["window"]["curve"] for c in report["concepts"] if c["name"] == {name!r}]',
         concept=name,
     )
     return [figure]
@@ -154,32 +144,20 @@ def _erasure(entry: ConceptEntry) -> list[Block]:
 
 def _probes(name: str, erasure: ErasureEntry) -> Figure:
     place = erasure.places[0]
-    leaks = [leak for leak in place.leaks if leak.after.value is not None]
-    probes = tuple(leak.probe for leak in leaks)
-
-    def points(which: str, role: str) -> Mark:
-        readings = [getattr(leak, which) for leak in leaks]
-        return Mark(
-            name=which,
-            role=role,  # type: ignore[arg-type]
-            x=probes,
-            y=tuple(one.value for one in readings),
-            low=tuple(one.low for one in readings),
-            high=tuple(one.high for one in readings),
-            said=tuple(said(f"{probe}, {which}", one) for probe, one in zip(probes, readings, strict=True)),
-        )
-
+    probes = tuple(leak.probe for leak in place.leaks)
     return Figure(
         id=f"erasure-{name}",
         title=f"{name} erased at {erasure.site}",
         caption=f"{erasure.verdict}: what probes trained on other groups still read, before and after. It costs "
-        f"{three(erasure.kl)} "
-        "nats per next token; erased means that every interval lies within 0.5 ± 0.05.",
+        f"{three(erasure.kl)} nats per next token; erased means that every interval lies within 0.5 ± 0.05.",
         x=Axis(label="probe", scale="category", categories=probes),
         y=Axis(label="AUROC on unseen groups", unit="0.5 is chance", low=0.3, high=1.0),
-        marks=(points("before", "null"), points("after", "first")),
+        marks=(
+            mark("before", "null", probes, [leak.before for leak in place.leaks], [f"{one}, before" for one in probes]),
+            mark("after", "first", probes, [leak.after for leak in place.leaks], [f"{one}, after" for one in probes]),
+        ),
         rules=(Rule(axis="y", at=0.5, label="chance"),),
-        python="from strandscope.control.erase import certify",
+        python=f'[c["erasure"]["places"] for c in report["concepts"] if c["name"] == {name!r}]',
         concept=name,
     )
 

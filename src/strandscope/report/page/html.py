@@ -8,20 +8,17 @@ names. Where the page's scripts were not built (no Node), the file says so in a 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from typing import Any
 
-from ...errors import InputError
 from ..finding import Report
 from ..record import as_json, from_json
 from ..text import visible
 from .build import page
-from .spec import Block, Card, Figure, NotMeasured, Page, Prose, Section, Table, Texts, Tokens
+from .inline import built, inner, source
+from .spec import Block, Card, Figure, Mark, NotMeasured, Page, Prose, Section, Table, Texts, Tokens
 
 NOT_BUILT = (
     "The figures of this page are drawn by scripts that were not built when it was written (no Node); the tables have all."
@@ -39,12 +36,8 @@ class Assets:
 
 def assets() -> Assets | None:
     """What the front end's build left beside this file; None where it was not built."""
-    built = resources.files(__package__ or "") / "static"
-    script, style, hashes = (built / name for name in ("report.js", "report.css", "styles.json"))
-    if not script.is_file() or not style.is_file():
-        return None
-    carried = json.loads(hashes.read_text(encoding="utf-8")) if hashes.is_file() else []
-    return Assets(script.read_text(encoding="utf-8"), style.read_text(encoding="utf-8"), tuple(carried))
+    script, style, hashes = built("report.js"), built("report.css"), built("styles.json")
+    return Assets(script, style, tuple(json.loads(hashes or "[]"))) if script and style else None
 
 
 def html(report: Report) -> str:
@@ -52,16 +45,16 @@ def html(report: Report) -> str:
     return write(page(report), assets())
 
 
-def write(made: Page, built: Assets | None) -> str:
+def write(made: Page, parts: Assets | None) -> str:
+    """The file of a page, with these scripts and styles, or with none."""
     made = from_json(Page, json.dumps(_seen(as_json(made))), "the page")
-    script, style = ("", _PLAIN) if built is None else (built.script, built.style)
-    if "</script" in script.lower() or "</style" in style.lower():
-        raise InputError("report.js, report.css: the build holds a closing tag of its own; build the page again")
-    carried = () if built is None else built.styles
-    sources = " ".join([_source(style), *(f"'{one}'" for one in carried)])
+    script, style = ("", _PLAIN) if parts is None else (inner(parts.script, "report.js"), inner(parts.style, "report.css"))
+    carried = () if parts is None else parts.styles
+    sources = " ".join([source(style), *(f"'{one}'" for one in carried)])
     policy = f"default-src 'none'; style-src {sources}; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    policy += f"; script-src {_source(script)}" if script else ""
-    parts = [
+    policy += f"; script-src {source(script)}" if script else ""
+    data = f'<script type="application/json" id="data">{embedded(as_json(made))}</script>'
+    lines = [
         "<!doctype html>",
         '<html lang="en">',
         "<head>",
@@ -77,15 +70,11 @@ def write(made: Page, built: Assets | None) -> str:
         '<div id="app">',
         *_static(made, "" if script else NOT_BUILT),
         "</div>",
-        *(
-            [f'<script type="application/json" id="data">{embedded(as_json(made))}</script>', f"<script>{script}</script>"]
-            if script
-            else []
-        ),
+        *([data, f"<script>{script}</script>"] if script else []),
         "</body>",
         "</html>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _seen(value: Any) -> Any:
@@ -103,10 +92,6 @@ def embedded(value: object) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _text(text: str) -> str:
@@ -135,7 +120,7 @@ def _static(made: Page, note: str) -> list[str]:
 
 
 def _card(card: Card) -> str:
-    rows = "".join(f"<dt>{_text(one.name)}</dt><dd>{_text(one.value)}</dd>" for one in card.figures)
+    rows = "".join(f"<dt>{_text(one.name)}</dt><dd>{_text(one.value)}</dd>" for one in card.facts)
     head = f"<h3>{_text(card.concept)}: {_text(card.verdict)}</h3><p>{_text(card.question)}</p>"
     return f"<article>{head}<dl>{rows}</dl></article>"
 
@@ -171,7 +156,7 @@ def _figure(figure: Figure) -> str:
     """A figure as its caption and the table of its points."""
     x, y = (axis.label + (f" ({axis.unit})" if axis.unit else "") for axis in (figure.x, figure.y))
     rows = [
-        (mark.name, str(mark.x[number]), _number(mark.y[number]), _ends(mark.low, mark.high, number))
+        (mark.name, str(mark.x[number]), _point(mark, number), _ends(mark.low, mark.high, number))
         for mark in figure.marks
         if mark.role != "predicted"
         for number in range(len(mark.x))
@@ -180,14 +165,17 @@ def _figure(figure: Figure) -> str:
     return f"<div>{title}{_table(figure.title, ('series', x, y, 'interval'), rows)}</div>"
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
+def _point(mark: Mark, number: int) -> str:
+    """Its value, or what it says of why there is none."""
+    value = mark.y[number]
+    if value is None:
+        return mark.said[number] if mark.said else "not measured"
+    return f"{value:.3g}"
 
 
-def _ends(low: tuple[float | None, ...], high: tuple[float | None, ...], number: int) -> str:
-    if not low or not high or low[number] is None or high[number] is None:
-        return ""
-    return f"[{_number(low[number])}, {_number(high[number])}]"
+def _ends(lows: tuple[float | None, ...], highs: tuple[float | None, ...], number: int) -> str:
+    low, high = (ends[number] if ends else None for ends in (lows, highs))
+    return "" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
 
 
 def _tokens(block: Tokens) -> str:

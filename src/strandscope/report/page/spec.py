@@ -74,7 +74,7 @@ class Band:
 
 @record
 class Figure:
-    """One pair of axes. `caption` states the finding in words; `python` is the line that gives the same figures."""
+    """One pair of axes. `caption` states the finding in words; `python` gives the same figures from `report`, the report.json."""
 
     kind: Literal["figure"] = "figure"
     id: str
@@ -158,8 +158,8 @@ class Section:
 
 
 @record
-class Figures:
-    """One figure of a card: its name and what it is, in words; `status` says how it stands."""
+class Fact:
+    """One line of a card: what it is about and what is known, in words."""
 
     name: str
     value: str
@@ -174,7 +174,7 @@ class Card:
     question: str
     verdict: str
     tone: Literal["shown", "not shown", "not measured"]
-    figures: tuple[Figures, ...]
+    facts: tuple[Fact, ...]
 
 
 @record
@@ -186,7 +186,6 @@ class Page:
     cards: tuple[Card, ...]
     unmeasured: tuple[str, ...]
     concepts: tuple[str, ...]
-    sites: tuple[str, ...]
     sections: tuple[Section, ...]
 
 

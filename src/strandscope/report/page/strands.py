@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...reading import Reading
-from ..finding import ConceptEntry, Meaning, Report, Unmeasured
+from ..finding import ConceptEntry, Meaning, Report, Unmeasured, Word
+from .marks import mark
 from .spec import Axis, Band, Block, Figure, Mark, NotMeasured, Prose, Rule, Section, Table, Tokens
-from .words import brief, null, said, three
+from .words import brief, null, three
 
 
 def section(report: Report) -> Section:
@@ -45,32 +45,15 @@ def _curve(entry: ConceptEntry) -> Figure:
         id=f"curve-{entry.name}",
         title=f"Where {entry.name} is read",
         caption=f"{finding}; the strand was fixed at {entry.strand.site} by cross-validation. Points are AUROCs with 95 % "
-        "intervals "
-        "clustered by group; by luck the best of all sites exceeds the band in 5 % of cases.",
+        "intervals clustered by group; by luck the best of all sites exceeds the band in 5 % of cases.",
         x=Axis(label="site", scale="category", categories=tuple(point.site for point in points), link="site"),
         y=Axis(label="held-out AUROC", unit="0.5 is chance", low=0.3, high=1.0),
-        marks=(_mark(entry.name, "first", tuple(point.site for point in points), readings),),
+        marks=(mark(entry.name, "first", tuple(point.site for point in points), readings),),
         rules=(Rule(axis="y", at=0.5, label="chance"),),
         bands=() if band is None else (Band(low=0.3, high=band, label="best of all sites by luck, 95 %"),),
-        python=f'ss.find(ss.capture(subject, ss.concept({entry.name!r}), at="resid:*")).layers',
+        python=f'[c["curve"]["points"] for c in report["concepts"] if c["name"] == {entry.name!r}]',
         concept=entry.name,
     )
-
-
-def _mark(name: str, role: str, x: tuple[str | float, ...], readings: list[Reading], shape: str = "points") -> Mark:
-    return Mark(
-        name=name,
-        role=role,  # type: ignore[arg-type]
-        shape=shape,  # type: ignore[arg-type]
-        x=x,
-        y=tuple(one.value for one in readings),
-        low=tuple(one.low for one in readings),
-        high=tuple(one.high for one in readings),
-        said=tuple(said(str(where), one) for where, one in zip(x, readings, strict=True)),
-    )
-
-
-mark = _mark
 
 
 def _at_sites(entry: ConceptEntry) -> Table:
@@ -120,7 +103,7 @@ def _plane(report: Report) -> list[Block]:
         y=Axis(label="susceptibility", unit=used[0].unit, scale="log"),
         marks=marks,
         rules=(Rule(axis="y", at=1.0, label="as matched directions"),),
-        python="from strandscope.control.use import use",
+        python='{c["name"]: c["use"]["beyond"] for c in report["concepts"] if "beyond" in c["use"]}',
     )
     return [plane, *missing]
 
@@ -147,8 +130,8 @@ def _meaning(entry: ConceptEntry) -> list[Block]:
 
 
 def _vocabulary(name: str, meaning: Meaning) -> Prose:
-    def words(items: tuple[object, ...]) -> str:
-        return ", ".join(f"“{item.token}”{' (beyond random)' if item.beyond_null else ''}" for item in items)  # type: ignore[attr-defined]
+    def words(items: tuple[Word, ...]) -> str:
+        return ", ".join(f"“{item.token}”{' (beyond random)' if item.beyond_null else ''}" for item in items)
 
     return Prose(
         text=f"Through the unembedding the strand of {name} promotes {words(meaning.promotes)}; it suppresses "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..finding import Report, Unmeasured
-from .spec import Axis, Block, Figure, Mark, NotMeasured, Prose, Section, Table
-from .strands import mark
+from .marks import mark
+from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table
 from .words import three
 
 
@@ -17,15 +17,10 @@ def section(report: Report) -> Section:
         )
     text = (
         f"Calibrated on {made.sequences} benign groups ({made.rows} sequences) to at most {made.rate:g} false alarms per "
-        "sequence, "
-        f"by any concept, with confidence {made.confidence:g}; to expect: {three(made.false_alarms)}. It holds for sequences "
-        "that "
-        "are drawn as those were."
+        f"sequence, by any concept, with confidence {made.confidence:g}; to expect: {three(made.false_alarms)}. It holds for "
+        "sequences that are drawn as those were."
     )
     names = tuple(one.concept for one in made.concepts)
-    readings = [one.recall for one in made.concepts]
-    marks: list[Mark] = [mark("recall at the threshold", "first", names, readings)]
-    marks.append(mark("others that alarm", "second", names, [one.others for one in made.concepts]))
     figure = Figure(
         id="recall",
         title="What the monitor catches",
@@ -33,8 +28,11 @@ def section(report: Report) -> Section:
         "promised of rows that are not benign.",
         x=Axis(label="concept", scale="category", categories=names, link="concept"),
         y=Axis(label="share that alarms", unit="of rows", low=0.0, high=1.0),
-        marks=tuple(marks),
-        python="ss.Monitor.calibrate(found, false_alarm=0.01).judged",
+        marks=(
+            mark("recall at the threshold", "first", names, [one.recall for one in made.concepts]),
+            mark("others that alarm", "second", names, [one.others for one in made.concepts]),
+        ),
+        python='{c["concept"]: (c["recall"], c["others"]) for c in report["monitor"]["concepts"]}',
     )
     rows = tuple(
         (one.concept, ", ".join(one.sites), f"{one.threshold:.2f}", three(one.recall), three(one.others), three(one.error))

@@ -36,7 +36,3 @@ def null(reading: Reading) -> str:
 
 def caveat(reason: str) -> str:
     return f"not measured: {reason}"
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
