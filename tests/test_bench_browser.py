@@ -146,6 +146,28 @@ def test_by_keyboard_alone_find_hold_ask_and_save(browser: Any, server: Served) 
     server.bench.shelf.load()
 
 
+def test_a_name_that_is_no_plain_word_stands_in_quotes(browser: Any, server: Served) -> None:
+    with server.http as http:
+        assert http.put("/api/settings/odd", json={"doses": {"my strand": 0.1, "yes": -0.2}}).status_code == 200
+    with at(browser, server) as opened:
+        page = ready(opened)
+        page.get_by_label("saved").select_option("odd")
+        page.get_by_role("button", name="Load").click()
+        page.get_by_text("loaded odd").wait_for()
+        assert page.locator("section:has(#doses-title) code").inner_text() == '0.1nats*"my strand" - 0.2nats*yes'
+
+
+def test_a_server_that_is_gone_is_said_to_be(browser: Any, server: Served) -> None:
+    with at(browser, server) as opened:
+        page = ready(opened)
+        page.route("**/v1/**", lambda route: route.abort())
+        page.locator("#prompt").fill("hello")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        alert = page.locator(".turns [role=alert]")
+        alert.wait_for()
+        assert "the server cannot be reached" in alert.inner_text()
+
+
 def test_a_monitor_colours_tokens_and_tells_alarms(browser: Any, server: Served) -> None:
     with at(browser, server) as opened:
         page = ready(opened)

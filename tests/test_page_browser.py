@@ -16,7 +16,7 @@ from browsing import Opened, chromium, needed
 from hostile import MARK, STRINGS
 from strandscope.report.page.build import page
 from strandscope.report.page.html import assets, write
-from strandscope.report.page.spec import Axis, Figure, Mark, Page, Section
+from strandscope.report.page.spec import Axis, Figure, Mark, Page, Rule, Section
 from test_report import report
 
 needed(assets() is not None)
@@ -120,7 +120,9 @@ def test_a_figure_is_saved_as_svg_and_csv(browser: Any, file: Path) -> None:
             figure.get_by_role("button", name="Save CSV").click()
         rows = got.value.path().read_text(encoding="utf-8").splitlines()
         assert got.value.suggested_filename == "curve-harm.csv"
-        assert rows[0] == "series,site,held-out AUROC (0.5 is chance),low,high" and rows[2].startswith("harm,resid:1,0.8,0.75,")
+        assert rows[0] == "series,site,held-out AUROC (0.5 is chance),low,high,note" and rows[2].startswith(
+            "harm,resid:1,0.8,0.75,"
+        )
         with opened.page.expect_download() as got:
             figure.get_by_role("button", name="Save SVG").click()
         text = got.value.path().read_text(encoding="utf-8")
@@ -217,7 +219,14 @@ def gap() -> Page:
     said = ("first: 0.6", "second: not measured (the reader slept)", "third: 0.7", "fourth: 0.1")
     points = Mark(name="m", x=x, y=(0.6, None, 0.7, 0.1), said=said)
     one = Figure(
-        id="gap", title="Gap", caption="A gap.", x=axis, y=Axis(label="y", low=0.3, high=1.0), marks=(line, points), python="g"
+        id="gap",
+        title="Gap",
+        caption="A gap.",
+        x=axis,
+        y=Axis(label="y", low=0.3, high=1.0),
+        marks=(line, points),
+        rules=(Rule(axis="y", at=0.5, label="half"),),
+        python="g",
     )
     return replace(several(), sections=(Section(id="s", title="S", question="Where?", blocks=(one,)),))
 
@@ -244,6 +253,10 @@ def test_what_was_not_measured_is_a_gap_that_says_why_and_nothing_is_drawn_where
         assert told.inner_text() == "second: not measured (the reader slept)"
         opened.page.locator("details summary").click()
         assert "not measured" in opened.page.locator("details table").inner_text()
+        with opened.page.expect_download() as got:
+            opened.page.get_by_role("button", name="Save CSV").click()
+        assert "m,b,,,,second: not measured (the reader slept)" in got.value.path().read_text(encoding="utf-8")
+        assert opened.page.locator(".legend").inner_text().split() == ["foretold", "m", "half"]
         ticks = opened.page.locator("figure svg g[aria-label='y-axis tick label'] text").all_text_contents()
         assert min(map(float, ticks)) <= 0.1  # the axis goes down to the lowest point
         heights = [box["y"] for box in (dots.nth(number).bounding_box() for number in range(3)) if box]

@@ -124,8 +124,8 @@ export function csv(figure: Figure): string {
     const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // no spreadsheet runs it
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
-  const head = ["series", label(figure.x), label(figure.y), "low", "high"];
-  const rows = places(figure).map((one) => [one.mark, one.x, one.y, one.low, one.high]);
+  const head = ["series", label(figure.x), label(figure.y), "low", "high", "note"];
+  const rows = places(figure).map((one) => [one.mark, one.x, one.y, one.low, one.high, one.y === null ? one.said : ""]);
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 

@@ -1,5 +1,5 @@
 // One reply while it is written: its tokens with what the monitors scored, and what the server told of it.
-import { chat, Refused, type Alarm, type Own } from "./api";
+import { stream, told, type Alarm, type Own } from "./api";
 
 export interface Token {
   text: string;
@@ -22,12 +22,12 @@ export class Reply {
     this.#stop.abort();
   }
 
-  async write(body: unknown): Promise<void> {
+  async write(path: string, body: unknown): Promise<void> {
     const began = performance.now();
     try {
-      for await (const chunk of chat(body, this.#stop.signal)) {
+      for await (const chunk of stream(path, body, this.#stop.signal)) {
         this.status = "writing";
-        const said = chunk.choices[0]?.delta?.content ?? "";
+        const said = chunk.choices[0]?.delta?.content ?? chunk.choices[0]?.text ?? "";
         this.text += said;
         if (chunk.strandscope) this.#take(chunk.strandscope);
         this.#write(said, chunk.strandscope?.token?.number);
@@ -36,8 +36,7 @@ export class Reply {
       this.status = "done";
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") this.status = "stopped";
-      else if (error instanceof Refused || error instanceof TypeError) [this.status, this.wrong] = ["refused", error.message];
-      else throw error;
+      else [this.status, this.wrong] = ["refused", told(error)];
     }
   }
 

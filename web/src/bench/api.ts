@@ -58,7 +58,7 @@ export interface Own {
   ended?: string;
 }
 export interface Chunk {
-  choices: { delta?: { content?: string }; finish_reason: string | null }[];
+  choices: { delta?: { content?: string }; text?: string; finish_reason: string | null }[];
   strandscope?: Own;
   error?: { message: string };
 }
@@ -80,6 +80,13 @@ const HEADERS = { Authorization: `Bearer ${key()}`, "Content-Type": "application
 
 export class Refused extends Error {}
 
+/** What to tell of an error: the server's sentence, or that it cannot be reached. Any other is a bug, and thrown on. */
+export function told(error: unknown): string {
+  if (error instanceof Refused) return error.message;
+  if (error instanceof TypeError) return `the server cannot be reached (${error.message}); is it still running?`;
+  throw error;
+}
+
 async function refusal(answer: Response): Promise<Refused> {
   const said = (await answer.json().catch(() => null)) as { error?: { message?: string } } | null;
   return new Refused(said?.error?.message ?? `the server answered ${answer.status}`);
@@ -93,9 +100,9 @@ export async function ask<T>(method: string, path: string, body?: unknown): Prom
   return (await answer.json()) as T;
 }
 
-/** A chat as it is written: each chunk of the stream, until it ends or `signal` stops it. */
-export async function* chat(body: unknown, signal: AbortSignal): AsyncGenerator<Chunk> {
-  const answer = await fetch("/v1/chat/completions", { method: "POST", headers: HEADERS, body: JSON.stringify(body), signal });
+/** A reply as it is written: each chunk of the stream, until it ends or `signal` stops it. */
+export async function* stream(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<Chunk> {
+  const answer = await fetch(path, { method: "POST", headers: HEADERS, body: JSON.stringify(body), signal });
   if (!answer.ok || !answer.body) throw await refusal(answer);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

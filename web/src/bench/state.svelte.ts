@@ -15,6 +15,11 @@ function fresh(): Settings {
   return { doses: {}, erased: [], watching: [], action: "log", where: "", temperature: 0, tokens: 120 };
 }
 
+/** A name as expressions take it: in quotes where it is no plain word. */
+function quoted(name: string): string {
+  return /^[A-Za-z_][\w.]*$/.test(name) && !["clamp", "set", "rotate"].includes(name) ? name : `"${name}"`;
+}
+
 class Held {
   strands = $state<StrandEntry[]>([]);
   monitors = $state<MonitorEntry[]>([]);
@@ -32,8 +37,8 @@ class Held {
   get expression(): string {
     const scope = this.settings.where ? `@${this.settings.where}` : "";
     const pushes = Object.entries(this.settings.doses).filter(([, nats]) => nats !== 0);
-    const terms = pushes.map(([name, nats]) => `${nats < 0 ? "-" : ""}${Math.abs(nats)}nats*${name}${scope}`);
-    return [...terms, ...this.settings.erased.map((name) => `!${name}${scope}`)].join(" + ").replaceAll("+ -", "- ");
+    const terms = pushes.map(([name, nats]) => `${nats < 0 ? "-" : ""}${Math.abs(nats)}nats*${quoted(name)}${scope}`);
+    return [...terms, ...this.settings.erased.map((name) => `!${quoted(name)}${scope}`)].join(" + ").replaceAll("+ -", "- ");
   }
 
   take(settings: Partial<Settings>): void {
