@@ -157,6 +157,23 @@ def test_a_name_that_is_no_plain_word_stands_in_quotes(browser: Any, server: Ser
         assert page.locator("section:has(#doses-title) code").inner_text() == '0.1nats*"my strand" - 0.2nats*yes'
 
 
+def test_a_network_that_does_not_chat_is_continued(browser: Any, server: Served) -> None:
+    with at(browser, server) as opened:
+        opened.page.route("**/api/subject", lambda route: route.fulfill(json={**route.fetch().json(), "chats": False}))
+        page = opened.page
+        page.reload()
+        ready(opened)
+        page.get_by_label("tokens").fill("6")
+        page.locator("#prompt").fill("hello")
+        with page.expect_request("**/v1/completions") as sent:
+            page.get_by_role("button", name="Ask", exact=True).click()
+        done(page, 1)
+        assert sent.value.post_data_json["prompt"] == "hello" and "messages" not in sent.value.post_data_json
+        with server.http as http:
+            whole = http.post("/v1/completions", json={**sent.value.post_data_json, "stream": False}).json()
+        assert page.locator(".coloured").inner_text().split() == whole["choices"][0]["text"].split() != []
+
+
 def test_a_server_that_is_gone_is_said_to_be(browser: Any, server: Served) -> None:
     with at(browser, server) as opened:
         page = ready(opened)
