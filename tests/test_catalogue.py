@@ -184,6 +184,7 @@ def test_the_command_fails_where_a_law_does(
 
 def test_bad_input_of_the_command(catalogue: Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["law", "run", "nothing"]) == 2 and "there is none" in capsys.readouterr().err
+    assert main(["law", "run", "all", "made-up"]) == 2 and "wanted all alone" in capsys.readouterr().err
     assert main(["law", "run", "all", "--out", str(tmp_path / "x.txt")]) == 2
     assert "ends in .json" in capsys.readouterr().err
 

@@ -42,7 +42,7 @@ def list_(as_json: bool) -> None:
         click.echo("\n".join(listed(ENTRIES)))
 
 
-@law.command()
+@law.command(short_help="What a law says, and how it is tested.")
 @click.argument("name")
 def show(name: str) -> None:
     """What the law NAME says, where it holds, how it is tested, and what its negative control must do."""
@@ -52,7 +52,7 @@ def show(name: str) -> None:
     click.echo("\n".join(shown(find(name))))
 
 
-@law.command()
+@law.command(short_help="Test laws and their negative controls on this machine.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME... | all")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Run with so many seeds, from --seed on.")
 @options.seed
@@ -73,6 +73,8 @@ def run(names: tuple[str, ...], seeds: int, seed: int, as_json: bool, out: str |
     from ..laws.catalogue.page import lines
     from ..laws.catalogue.run import run as perform
 
+    if "all" in names and len(names) > 1:
+        raise click.BadParameter(f"got all and {len(names) - 1} more, wanted all alone, or names", param_hint="NAME")
     if out is not None:
         if not out.endswith(".json"):
             raise click.BadParameter(f"got {out!r}, wanted a file name that ends in .json", param_hint="--out")
