@@ -282,7 +282,7 @@ def test_a_token_that_the_network_has_no_row_for_is_refused(tmp_path: Path) -> N
             return wanted(Fields({"model": "m", **own}), subject, LIMITS, "m", chat=chat)
 
         assert 63 in asked(fine).ids
-        with pytest.raises(ApiError, match=r"token 64 of .*table has 64") as told:
+        with pytest.raises(ApiError, match=r"token 64 of .*, and the table of .* has 64") as told:
             asked(beyond)
         assert told.value.status == 400 and told.value.param == ("messages" if chat else "prompt")
 

@@ -69,7 +69,8 @@ def tokenise(subject: Subject, examples: Examples) -> TokenRows:
     """The token rows of `examples` for this subject.
 
     Raises:
-        InputError: there is no tokenizer (or chat template) for such rows; a row is empty or longer than the context.
+        InputError: there is no tokenizer (or chat template) for such rows; a row is empty or longer than the context, or holds
+            a token that the network has no row for.
     """
     if examples.kind == "tensor":
         ids = [_given(row.input, row.id, subject.vocabulary) for row in examples.rows]
@@ -84,6 +85,8 @@ def tokenise(subject: Subject, examples: Examples) -> TokenRows:
     else:
         ids, content = _encode(subject, examples.texts(), [None] * len(examples), special=True)
         template = {"format": "text", "description": "raw text with the tokenizer's own special tokens", "sha256": ""}
+    for row, name in zip(ids, examples.ids, strict=True):
+        subject.require_known(row, f"row {name} of {examples.name}")
     _check_lengths(ids, examples, subject.context)
     return TokenRows(tuple(map(tuple, ids)), tuple(content), examples.ids, template)
 

@@ -18,7 +18,8 @@ def replies(subject: Subject, prompts: Sequence[str], max_new_tokens: int, *, ch
     """Greedy replies to user prompts (without `chat`, continuations of texts), in order; under whatever is attached.
 
     Raises:
-        InputError: there are no prompts, one is empty, or one is with its reply longer than the context.
+        InputError: there are no prompts, or one is empty, holds a token that the network has no row for, or is with its reply
+            longer than the context.
     """
     if not prompts:
         raise InputError("prompts: got none, wanted at least one")
@@ -75,6 +76,7 @@ def _generated(subject: Subject, ids: Sequence[Sequence[int]], max_new_tokens: i
     """(prompts, new tokens) after prompts padded on the left."""
     pad = _padding(subject)
     for row in ids:
+        subject.require_known(row, "prompt")
         subject.require_room(len(row), max_new_tokens)
     length = max(map(len, ids))
     padded = torch.tensor([[pad] * (length - len(row)) + list(row) for row in ids], device=subject.device)

@@ -206,11 +206,10 @@ def _prompt(fields: Fields, subject: Subject) -> tuple[int, ...]:
 def _tokens(subject: Subject, text: str, param: str, *, special: bool) -> tuple[int, ...]:
     assert subject.tokenizer is not None
     ids: tuple[int, ...] = tuple(subject.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[arg-type]
-    most = subject.vocabulary
-    beyond = None if most is None else next((token for token in ids if token >= most), None)
-    if beyond is not None:
-        said = f"its tokenizer makes token {beyond} of {quoted(token_texts(subject, [beyond])[0])}"
-        raise ApiError(400, f"{param}: {said}, and the network's table has {most}; leave that out", param=param)
+    try:
+        subject.require_known(ids, param)
+    except InputError as error:
+        raise ApiError.of(error, param) from None
     return ids
 
 

@@ -20,13 +20,15 @@ def token_states(subject: Subject, row: str | Sequence[Mapping[str, str]], site:
     """The tokens of a text or chat and the states (tokens, d), fp32, that the network has for them at a site.
 
     Raises:
-        InputError: there is no tokenizer or no such site, or the row is longer than the context.
+        InputError: there is no tokenizer or no such site, or the row is longer than the context or holds a token that the
+            network has no row for.
     """
     tokenizer = subject.tokenizer
     if tokenizer is None:
         raise InputError(f"{subject.name} has no tokenizer; its rows have no tokens to show")
     text = row if isinstance(row, str) else subject.render(row, add_generation_prompt=row[-1]["role"] == "user")
     ids = tokenizer(text, add_special_tokens=isinstance(row, str))["input_ids"]
+    subject.require_known(ids, "row")  # type: ignore[arg-type]
     if subject.context is not None and len(ids) > subject.context:
         raise InputError(f"row: {len(ids)} tokens, and the context of {subject.name} holds {subject.context}; shorten the text")
     seen: list[Tensor] = []

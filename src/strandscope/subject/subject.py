@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,8 @@ class Subject:
         Sampling draws from `seed` alone; the caller's random state is left as it was.
 
         Raises:
-            InputError: it cannot generate, the prompt is empty, or it is with its reply longer than the context.
+            InputError: it cannot generate, the prompt is empty, holds a token that the network has no row for, or is with its
+                reply longer than the context.
         """
         if self.tokenizer is None or not self.anatomy.decodes:
             raise InputError(f"{self.name} cannot generate text: it has no {'tokenizer' if self.anatomy.decodes else 'decoder'}")
@@ -168,6 +169,7 @@ class Subject:
             self.device
         )
         length = tokens["input_ids"].shape[1]
+        self.require_known(tokens["input_ids"][0].tolist(), "prompt")
         self.require_room(length, max_new_tokens)
         if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token_id is not None:
             options.setdefault("pad_token_id", self.tokenizer.eos_token_id)
@@ -186,6 +188,16 @@ class Subject:
             raise InputError(
                 f"prompt: {length} tokens and {max_new_tokens} new ones, and the context of {self.name} holds {self.context}; "
                 "shorten the prompt or ask for fewer new tokens"
+            )
+
+    def require_known(self, ids: Iterable[int], what: str) -> None:
+        """Refuse a token that the input embedding has no row for: on a GPU one that gets there spoils the process for good."""
+        most = self.vocabulary
+        beyond = None if most is None else next((token for token in ids if token >= most), None)
+        if beyond is not None:
+            word = "" if self.tokenizer is None else f" of {str(self.tokenizer.decode([beyond]))[:80]!r}"
+            raise InputError(
+                f"{what}: its tokenizer makes token {beyond}{word}, and the table of {self.name} has {most}; leave that out"
             )
 
     def token_states(self, row: str | Messages, site: str | Site) -> tuple[list[str], Tensor]:
