@@ -493,6 +493,31 @@ def test_more_than_may_wait_are_refused_and_those_that_wait_have_their_turn(subj
     assert isinstance(slow.events[-1], Failed) and "has stopped" in str(slow.events[-1])
 
 
+def test_who_comes_while_there_is_room_does_not_count_as_waiting(subject: Subject) -> None:
+    """Not even where nobody may wait, and though all come at once."""
+    engine = Engine(subject, Limits(rows=3, waiting=0))
+    entering, go_on = threading.Event(), threading.Event()
+    admit = engine._batch.admit
+
+    def slow(row: Row) -> None:
+        entering.set()
+        assert go_on.wait(10)
+        admit(row)
+
+    engine._batch.admit = slow  # type: ignore[method-assign]
+    engine.start()
+    ask, heard = Ask(ids(subject, "hello"), 5), [Heard() for _ in range(3)]
+    engine.submit(ask, heard[0])
+    assert entering.wait(10)
+    for one in heard[1:]:
+        engine.submit(ask, one)
+    with pytest.raises(Busy, match="3 requests run or wait already"):
+        engine.submit(ask, Heard())
+    go_on.set()
+    assert [one.wait().tokens for one in heard] == [5, 5, 5]
+    engine.stop()
+
+
 def test_no_more_rows_than_are_allowed_stand_together(subject: Subject) -> None:
     engine = Engine(subject, Limits(rows=2, waiting=20))
     engine.start()

@@ -99,6 +99,11 @@ class Engine:
         return self._batch.wide
 
     @property
+    def _room(self) -> int:
+        """Rows that may stand together."""
+        return self.limits.rows if self._batch.wide else 1
+
+    @property
     def running(self) -> int:
         """Rows that are decoded now."""
         return len(self._batch.rows)
@@ -124,8 +129,9 @@ class Engine:
         with self._changed:
             if not self.alive or self._stopping:
                 raise TrustError("the engine has stopped; start the server again")
-            if len(self._waiting) >= self.limits.waiting:
-                raise Busy(f"{len(self._waiting)} requests wait already, and no more may; try again in a moment")
+            taken = {*self._batch.rows, *self._waiting, self._entering} - {None}  # each comes in by waiting, though there be room
+            if len(taken) >= self._room + self.limits.waiting:
+                raise Busy(f"{len(taken)} requests run or wait already, and no more may; try again in a moment")
             self._waiting.append(row)
             self.counts.requests += 1
             self._changed.notify()
@@ -172,8 +178,7 @@ class Engine:
     def _next(self) -> Row | None:
         """Who comes in now, if there is room."""
         with self._changed:
-            room = self.limits.rows if self._batch.wide else 1
-            if self._stopping or not self._waiting or len(self._batch.rows) >= room:
+            if self._stopping or not self._waiting or len(self._batch.rows) >= self._room:
                 return None
             self._entering = self._waiting.popleft()
             return self._entering
