@@ -363,6 +363,24 @@ def test_more_than_may_wait_are_told_to_come_again(server: Served) -> None:
     until(lambda: server.bench.engine.running == server.bench.engine.waiting == 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_waits_for_a_dose_that_is_cancelled_is_told(server: Served, stream: bool) -> None:
+    go_on, said = threading.Event(), []
+    server.bench.jobs.submit("something long", lambda _: go_on.wait(10))
+    asking = threading.Thread(target=lambda: said.append(server.chat(stream=stream, strandscope={"edits": "0.31lengths*yes"})))
+    asking.start()
+    try:
+        until(lambda: any(job.what == "dose of 0.31lengths*yes" for job in server.bench.jobs.all()))
+        (job,) = [job for job in server.bench.jobs.all() if job.what.startswith("dose of")]
+        with server.http as http:
+            assert http.delete(f"/api/jobs/{job.id}").json()["status"] == "cancelled"
+        asking.join(10)
+    finally:
+        go_on.set()
+    assert said[0].status_code == 409 and said[0].json()["error"]["code"] == "cancelled"
+    assert "'0.31lengths*yes' was cancelled; ask again" in said[0].json()["error"]["message"]
+
+
 # --- metrics ---
 
 

@@ -63,7 +63,7 @@ async def held_of(bench: Bench, expression: Expression | None, param: str) -> He
     """The expression made ready: at once where it has been, else by a job that this waits for.
 
     Raises:
-        ApiError: a name that is not there, a dose that cannot be found, too much work waiting.
+        ApiError: a name that is not there, a dose that cannot be found, too much work waiting, a job that somebody cancelled.
     """
     if expression is None:
         return None
@@ -73,9 +73,17 @@ async def held_of(bench: Bench, expression: Expression | None, param: str) -> He
     try:
         bench.shelf.check(expression)
         job = bench.jobs.submit(f"dose of {expression}", lambda _: bench.shelf.prepare(expression), kept=False)
+    except StrandscopeError as error:
+        raise ApiError.of(error, param) from None
+    try:
         return await asyncio.wrap_future(job.future)
     except StrandscopeError as error:
         raise ApiError.of(error, param) from None
+    except asyncio.CancelledError:
+        if not job.unwanted:  # the client has gone
+            raise
+        said = f"{param}: the search for the dose of {quoted(str(expression))} was cancelled; ask again"
+        raise ApiError(409, said, param=param, code="cancelled") from None
 
 
 class _Heard:
