@@ -14,7 +14,7 @@ import families
 import strandscope as ss
 import tiny_chat
 from strandscope.capture import library
-from strandscope.cli.law_context import context
+from strandscope.cli.main import cli
 from strandscope.errors import InputError, MissingError
 from strandscope.language import context as module
 from strandscope.language import law, texts
@@ -324,7 +324,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_the_command_writes_its_data_and_its_page_and_says_what_came_out(folder: Path, tmp_path: Path) -> None:
     words = [str(folder), "--documents", "6", "--longest", "256", "--out", str(tmp_path / "out"), "--json", "--dtype", "float32"]
-    done = CliRunner().invoke(context, words)
+    done = CliRunner().invoke(cli, ["law", "context", *words])
     assert done.exit_code == 0, done.output
     data = json.loads((tmp_path / "out" / "context.json").read_text())
     assert json.loads(done.stdout) == data and data["schema"] == "strandscope/context/1"
@@ -347,7 +347,8 @@ def test_texts_of_one_s_own_are_measured_alone(folder: Path, tmp_path: Path) -> 
     for number, text in enumerate(list(SOURCES.values())[:3]):
         (tmp_path / f"{number}.txt").write_text(text)
     files = [word for number in range(3) for word in ("--texts", str(tmp_path / f"{number}.txt"))]
-    done = CliRunner().invoke(context, [str(folder), *files, "--longest", "64", "--out", str(tmp_path / "out")])
+    words = ["law", "context", str(folder), *files, "--longest", "64", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
     assert "texts given: 3 documents, 96 target tokens" in done.stdout and "standard library:" not in done.stdout
 
