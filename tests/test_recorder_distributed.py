@@ -117,6 +117,7 @@ def worker(rank: int, folder: str) -> None:
     recorders.Folder = Full  # type: ignore[misc]
     scenario(Path(folder) / "full", rank, full=True)
     Path(folder, f"done{rank}").touch()
+    dist.barrier()  # a rank that leaves while the other still talks to it ends it with an abort
     dist.destroy_process_group()
 
 
