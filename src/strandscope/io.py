@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,10 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tenso
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(temporary), metadata=header)
 
 
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and our manifest of a file that `save_tensors` wrote."""
+def load_tensors(
+    path: str | os.PathLike[str], only: Collection[str] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors, or those of the names in `only` that are there, and our manifest of a file that `save_tensors` wrote."""
     source = Path(path)
     if not source.is_file():
         raise MissingError(f"{source}: there is no such file; check the path")
@@ -194,7 +196,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         with safe_open(str(source), framework="pt") as file:
             metadata = file.metadata() or {}
             # Cloned into memory of their own: in the file they start at odd addresses, where kernels add up in another order.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            names = [name for name in file.keys() if only is None or name in only]  # noqa: SIM118 (safe_open is no mapping)
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{source.name}: not a whole safetensors file ({error}); copy or make it again") from None
     if MANIFEST not in metadata:

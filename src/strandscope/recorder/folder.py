@@ -5,15 +5,15 @@ at most the last record is lost; a line that was cut off is cut away when the ru
 that goes on from an earlier step says that too, and what lies beyond counts no more; one that goes on from a later step (losses
 are written with records, so a run that was killed may end before its checkpoint) says of which steps nothing is held.
 
-A disk that fills up never reaches the training loop: a write that failed is taken back, a kilobyte that was set aside at the
-start is given up, and the last line says why recording stopped; the losses that are held go before it where they still fit.
+A disk that fills up never reaches the training loop: a write that failed is taken back, four kilobytes that were set aside at the
+start are given up, and the last line says why recording stopped; the losses that are held go before it where they still fit.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,5 +182,6 @@ def _until(line: dict[str, Any], step: int) -> dict[str, Any] | None:
     return line
 
 
-def read_tensors(folder: str | os.PathLike[str], name: str) -> dict[str, Tensor]:
-    return load_tensors(Path(folder) / name)[0]
+def read_tensors(folder: str | os.PathLike[str], name: str, only: Collection[str]) -> dict[str, Tensor]:
+    """Those of a record's tensors that have these names."""
+    return load_tensors(Path(folder) / name, only)[0]

@@ -1,14 +1,15 @@
 """A run read back from its folder: readings over steps, what was made of the kept subspaces, spikes and emergence times.
 
 Everything that compares records is made here and not while recording, so a run that was killed reads as well as one that was
-closed: its features are compared with the last ones that there are.
+closed: its features are compared with the last ones that there are. They are read site by site and record by record as they are
+asked for, and never held all at once: what a run takes of memory does not grow with its records.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -75,7 +76,6 @@ class Run:
     losses: tuple[tuple[int, float | None], ...]
     notes: tuple[str, ...]
     overhead: Reading
-    _held: dict[tuple[int, str], Kept] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def steps(self) -> list[int]:
@@ -107,24 +107,23 @@ class Run:
     def features(self, site: str, number: int) -> Kept | None:
         """The features at a site in a record, by its number; None where there were none (no gradient, or a NaN)."""
         self._check(site)
-        file = self.records[number].tensors
-        if (number, site) not in self._held:
-            tensors = read_tensors(self.folder, file)
-            rank = int(self.about["quantities"]["features"]["rank"])
-            for one in self.sites:
-                if f"{one}/vectors" in tensors:
-                    vectors, values, traces = (tensors[f"{one}/{name}"].double() for name in ("vectors", "values", "traces"))
-                    carriers = float(tensors[f"{one}/carriers"])
-                    self._held[number, one] = Kept(vectors, values, traces, min(rank, vectors.shape[1]), self.rows, carriers)
-        return self._held.get((number, site))
+        names = [f"{site}/{name}" for name in ("vectors", "values", "traces", "carriers")]
+        held = read_tensors(self.folder, self.records[number].tensors, names)
+        if not held:
+            return None
+        vectors, values, traces, carriers = (held[name].double() for name in names)
+        rank = min(int(self.about["quantities"]["features"]["rank"]), vectors.shape[1])
+        return Kept(vectors, values, traces, rank, self.rows, float(carriers))
 
     def alignment(self, site: str, *, to: str = "last") -> list[Reading | None]:
         """The share of the response at a site that runs along the last record's leading directions, or along the reference."""
-        found, (directions, what) = self._all(site), self._directions(site, to)
-        return [None if one is None or directions is None else alignment(one, directions, what) for one in found]
+        directions, what = self._directions(site, to)
+        return [None if one is None or directions is None else alignment(one, directions, what) for one in self._each(site)]
 
-    def _all(self, site: str) -> list[Kept | None]:
-        return [self.features(site, number) for number in range(len(self.records))]
+    def _each(self, site: str, *, backwards: bool = False) -> Iterator[Kept | None]:
+        """The features at a site in each record, read one after the other."""
+        numbers = range(len(self.records))
+        return (self.features(site, number) for number in (reversed(numbers) if backwards else numbers))
 
     def _directions(self, site: str, to: str) -> tuple[Tensor | None, str]:
         if to not in ("last", "reference"):
@@ -133,26 +132,29 @@ class Run:
             if site not in self.reference:
                 raise InputError(f"site: got {site!r}, which has no reference; give Recorder reference={{{site!r}: basis}}")
             return self.reference[site], "the reference"
-        last = next((one for one in reversed(self._all(site)) if one is not None), None)
+        last = next((one for one in self._each(site, backwards=True) if one is not None), None)
         return (None, "") if last is None else (last.leading, f"the last {last.rank} leading directions")
 
     def rotation(self, site: str) -> list[Reading | None]:
         """How far the features at a site turned since the record before; None of the first."""
-        found = self._all(site)
-        turned = [None if one is None or other is None else rotation(one, other) for one, other in pairwise(found)]
-        return [None, *turned] if found else []
+        pairs = pairwise(self._each(site))
+        turned = [None if one is None or other is None else rotation(one, other) for one, other in pairs]
+        return [None, *turned] if self.records else []
 
     def emergence(self, site: str, *, to: str = "last") -> Reading:
         """The step from which on alignment stays above half-way from its first value to its last."""
         directions, what = self._directions(site, to)
-        pairs = zip(self.steps, self._all(site), strict=True)
-        held = [(step, one) for step, one in pairs if one is not None and one.carriers >= LEAST_CARRIERS]
-        shares = [one.shares(directions) for _, one in held] if directions is not None else []
-        return emergence([step for step, _ in held], shares, self.rows, what)
+        shares = {
+            step: one.shares(directions)
+            for step, one in zip(self.steps, self._each(site), strict=True)
+            if directions is not None and one is not None and one.carriers >= LEAST_CARRIERS
+        }
+        return emergence(list(shares), list(shares.values()), self.rows, what)
 
     def kernel_motion(self) -> list[Reading | None]:
         """‖Θ − Θ_0‖/‖Θ_0‖ over the records, Θ_0 the first record's; None where the tangent kernel was not measured."""
-        found = [read_tensors(self.folder, record.tensors).get(f"{KERNEL}/kernel") for record in self.records]
+        name = f"{KERNEL}/kernel"
+        found = [read_tensors(self.folder, record.tensors, [name]).get(name) for record in self.records]
         first = next((one for one in found if one is not None), None)
         if first is None:
             raise InputError("tangent kernel: this run has none; give Recorder quantities=[TangentKernel()]")
