@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from strandscope.report.draw import drawing
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "docs" / "figures" / "alignment-excess.json"
 FIGURE = DATA.with_suffix(".svg")
@@ -48,44 +50,36 @@ def _figures(reading: dict[str, Any]) -> dict[str, Any]:
 
 def figure(data: dict[str, Any]) -> None:
     """Alignment excess by site: the trained network with its interval, its twins beside it."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "strandscope"  # the same data gives the same file
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot
-
-    canvas, axes = pyplot.subplots(figsize=(7.2, 3.4))
-    places = range(len(data["sites"]))
-    for name in ("random", "scrambled", "trained"):
-        points = [site["excess"].get(name) for site in data["sites"]]
-        if any(point is None or point["value"] is None for point in points):
-            points = [
-                point if point and point["value"] is not None else dict.fromkeys(("value", "low", "high"), float("nan"))
-                for point in points
-            ]
-        value, low, high = ([point[key] for point in points] for key in ("value", "low", "high"))
-        axes.fill_between(places, low, high, color=COLOURS[name], alpha=0.22, linewidth=0)
-        axes.plot(
-            places,
-            value,
-            color=COLOURS[name],
-            marker="o" if name == "trained" else None,
-            markersize=3.5,
-            label=_label(name, data),
-        )
-    axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
-    axes.set_xticks(list(places)[:: max(1, len(data["sites"]) // 10)])
-    axes.set_xticklabels([data["sites"][place]["site"].removeprefix("resid:") for place in axes.get_xticks()])
-    axes.set_xlabel("output of block")
-    axes.set_ylabel("alignment excess")
-    axes.legend(frameon=False, loc="upper left")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    canvas.tight_layout()
-    canvas.savefig(FIGURE, metadata={"Date": None})
+    with drawing() as matplotlib:
+        canvas = matplotlib.figure.Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes = canvas.subplots()
+        places = range(len(data["sites"]))
+        for name in ("random", "scrambled", "trained"):
+            points = [site["excess"].get(name) for site in data["sites"]]
+            if any(point is None or point["value"] is None for point in points):
+                points = [
+                    point if point and point["value"] is not None else dict.fromkeys(("value", "low", "high"), float("nan"))
+                    for point in points
+                ]
+            value, low, high = ([point[key] for point in points] for key in ("value", "low", "high"))
+            axes.fill_between(places, low, high, color=COLOURS[name], alpha=0.22, linewidth=0)
+            axes.plot(
+                places,
+                value,
+                color=COLOURS[name],
+                marker="o" if name == "trained" else None,
+                markersize=3.5,
+                label=_label(name, data),
+            )
+        axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xticks(list(places)[:: max(1, len(data["sites"]) // 10)])
+        axes.set_xticklabels([data["sites"][place]["site"].removeprefix("resid:") for place in axes.get_xticks()])
+        axes.set_xlabel("output of block")
+        axes.set_ylabel("alignment excess")
+        axes.legend(loc="upper left")
+        canvas.savefig(FIGURE, metadata={"Date": None})
 
 
 def _label(name: str, data: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from strandscope.report.draw import drawing
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "docs" / "figures" / "context.json"
 FIGURE = DATA.with_suffix(".svg")
@@ -23,39 +25,31 @@ NAMES = {"standard library": "Python's library", "own sources": "Strandscope's s
 
 def figure(data: dict[str, Any]) -> None:
     """Left: loss against context, network and counts, on text that it has probably read. Right: gain of each doubling."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "strandscope"  # the same data gives the same file
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot, ticker
-
-    canvas, (left, right) = pyplot.subplots(1, 2, figsize=(9.2, 3.6), width_ratios=(1.25, 1))
-    for curve in data["curves"]:
-        colour, name = COLOURS.get(curve["name"], "#555555"), NAMES.get(curve["name"], curve["name"])
-        k = [point["k"] for point in curve["points"]]
-        _line(left, k, [point["loss"] for point in curve["points"]], colour, name)
-        counted = [row for row in curve["counting"] if row["order"] and row["order"] > 1]
-        _line(left, [row["order"] - 1 for row in counted], [row["loss"] for row in counted], colour, None, ":")
-        gains = [(point["k"], point["gain"]) for point in curve["points"] if point["gain"]["value"] is not None]
-        gains = [(at, gain) for at, gain in gains if at >= 4]
-        _bars(right, [at for at, _ in gains], [gain for _, gain in gains], colour)
-    left.plot([], [], color="#555555", linestyle=":", label="counted, n − 1 tokens")
-    left.set_ylabel("loss (nats per token)")
-    left.legend(frameon=False, fontsize=8)
-    right.axhline(0, color="black", linewidth=0.8)
-    right.set_ylabel("gain of the doubling (nats)")
-    longest = max(point["k"] for curve in data["curves"] for point in curve["points"])
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
-        axes.set_xticks([2**power for power in range(0 if axes is left else 2, longest.bit_length())])
-        axes.tick_params(labelsize=8)
-        axes.set_xlabel("context (tokens)")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    canvas.tight_layout()
-    canvas.savefig(FIGURE, metadata={"Date": None})
+    with drawing() as matplotlib:
+        canvas = matplotlib.figure.Figure(figsize=(9.2, 3.6), layout="constrained")
+        left, right = canvas.subplots(1, 2, width_ratios=(1.25, 1))
+        for curve in data["curves"]:
+            colour, name = COLOURS.get(curve["name"], "#555555"), NAMES.get(curve["name"], curve["name"])
+            k = [point["k"] for point in curve["points"]]
+            _line(left, k, [point["loss"] for point in curve["points"]], colour, name)
+            counted = [row for row in curve["counting"] if row["order"] and row["order"] > 1]
+            _line(left, [row["order"] - 1 for row in counted], [row["loss"] for row in counted], colour, None, ":")
+            gains = [(point["k"], point["gain"]) for point in curve["points"] if point["gain"]["value"] is not None]
+            gains = [(at, gain) for at, gain in gains if at >= 4]
+            _bars(right, [at for at, _ in gains], [gain for _, gain in gains], colour)
+        left.plot([], [], color="#555555", linestyle=":", label="counted, n − 1 tokens")
+        left.set_ylabel("loss (nats per token)")
+        left.legend()
+        right.axhline(0, color="black", linewidth=0.8)
+        right.set_ylabel("gain of the doubling (nats)")
+        longest = max(point["k"] for curve in data["curves"] for point in curve["points"])
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xticks([2**power for power in range(0 if axes is left else 2, longest.bit_length())])
+            axes.tick_params(labelsize=8)
+            axes.set_xlabel("context (tokens)")
+        canvas.savefig(FIGURE, metadata={"Date": None})
 
 
 def _line(axes: Any, x: list[int], found: list[dict[str, Any]], colour: str, name: str | None, style: str = "-") -> None:

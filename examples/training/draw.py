@@ -17,6 +17,7 @@ import numpy as np
 
 from strandscope.reading import Reading
 from strandscope.recorder.run import Run, read_run
+from strandscope.report.draw import drawing
 
 COLOURS = ("#1b4f9c", "#2e8b57", "#8a2c6b", "#c8741a", "#4aa3c7", "#6b6b1b")
 GREY = "#444444"
@@ -64,52 +65,44 @@ def _round(value: float) -> float:
 
 
 def draw(held: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "strandscope"  # the same data gives the same file
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot
-
-    canvas, panels = pyplot.subplots(4, 1, figsize=(7.2, 8.4), sharex=True, height_ratios=(2, 2, 3, 3))
-    loss, accuracy, share, dimension = panels
-    loss.plot(*np.array(held["loss"]).T, color=GREY, linewidth=1)
-    loss.set(yscale="log", ylabel="training loss\n(nats)")
-    for first, _ in held["spikes"]:
-        loss.axvline(first, color="#b03030", linewidth=0.8, linestyle=":")
-    if held["spikes"]:
-        loss.text(1.0, 1.02, "dotted: a spike begins", transform=loss.transAxes, fontsize=7, color="#b03030", ha="right")
-    _line(accuracy, held["accuracy"], GREY)
-    accuracy.set(ylabel="held-out\naccuracy", ylim=(0, 1.02))
-    sites = held["sites"]
-    for number, (site, one) in enumerate(sites.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        _line(share, one["alignment"], colour, site)
-        _line(dimension, one["dimension"], colour, site)
-        if one["chance"] is not None:
-            share.axhline(one["chance"], color=colour, linewidth=0.8, linestyle=":")
-        if one["emergence"] is not None:
-            when, low, high = one["emergence"]
-            height = -0.06 - 0.05 * number
-            share.plot([low, high], [height, height], color=colour, linewidth=1.2, clip_on=False)
-            share.plot([when], [height], color=colour, marker="|", markersize=7, clip_on=False)
-    share.set_ylim(-0.1 - 0.05 * len(sites), 1)
-    share.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    notes = ["dotted: random directions"] if any(one["chance"] is not None for one in sites.values()) else []
-    notes += ["below: steps of emergence, 95 %"] if any(one["emergence"] is not None for one in sites.values()) else []
-    share.text(0.0, 1.02, "; ".join(notes), transform=share.transAxes, fontsize=7, color="#555555")
-    share.set(ylabel="share along the\nlast features")
-    dimension.set(ylabel="relevant dimension", xlabel="step")
-    dimension.set_ylim(0)
-    handles, names = share.get_legend_handles_labels()
-    canvas.legend(handles, names, frameon=False, fontsize=8, loc="lower center", ncols=2)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    said = f"{held['records']} records in {held['overhead']:.1%} of the training time ({held['budget']:.0%} allowed)"
-    loss.set_title(f"{held['model']}, {held['parameters']:,} weights: {said}", fontsize=9, pad=12)
-    canvas.tight_layout(rect=(0, 0.03 + 0.025 * (len(names) // 2), 1, 1))
-    canvas.savefig(path, metadata={"Date": None})
-    pyplot.close(canvas)
+    with drawing() as matplotlib:
+        canvas = matplotlib.figure.Figure(figsize=(7.2, 8.4))
+        panels = canvas.subplots(4, 1, sharex=True, height_ratios=(2, 2, 3, 3))
+        loss, accuracy, share, dimension = panels
+        loss.plot(*np.array(held["loss"]).T, color=GREY, linewidth=1)
+        loss.set(yscale="log", ylabel="training loss\n(nats)")
+        for first, _ in held["spikes"]:
+            loss.axvline(first, color="#b03030", linewidth=0.8, linestyle=":")
+        if held["spikes"]:
+            loss.text(1.0, 1.02, "dotted: a spike begins", transform=loss.transAxes, fontsize=7, color="#b03030", ha="right")
+        _line(accuracy, held["accuracy"], GREY)
+        accuracy.set(ylabel="held-out\naccuracy", ylim=(0, 1.02))
+        sites = held["sites"]
+        for number, (site, one) in enumerate(sites.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            _line(share, one["alignment"], colour, site)
+            _line(dimension, one["dimension"], colour, site)
+            if one["chance"] is not None:
+                share.axhline(one["chance"], color=colour, linewidth=0.8, linestyle=":")
+            if one["emergence"] is not None:
+                when, low, high = one["emergence"]
+                height = -0.06 - 0.05 * number
+                share.plot([low, high], [height, height], color=colour, linewidth=1.2, clip_on=False)
+                share.plot([when], [height], color=colour, marker="|", markersize=7, clip_on=False)
+        share.set_ylim(-0.1 - 0.05 * len(sites), 1)
+        share.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        notes = ["dotted: random directions"] if any(one["chance"] is not None for one in sites.values()) else []
+        notes += ["below: steps of emergence, 95 %"] if any(one["emergence"] is not None for one in sites.values()) else []
+        share.text(0.0, 1.02, "; ".join(notes), transform=share.transAxes, fontsize=7, color="#555555")
+        share.set(ylabel="share along the\nlast features")
+        dimension.set(ylabel="relevant dimension", xlabel="step")
+        dimension.set_ylim(0)
+        handles, names = share.get_legend_handles_labels()
+        canvas.legend(handles, names, loc="lower center", ncols=2)
+        said = f"{held['records']} records in {held['overhead']:.1%} of the training time ({held['budget']:.0%} allowed)"
+        loss.set_title(f"{held['model']}, {held['parameters']:,} weights: {said}", fontsize=9, pad=12)
+        canvas.tight_layout(rect=(0, 0.03 + 0.025 * (len(names) // 2), 1, 1))
+        canvas.savefig(path, metadata={"Date": None})
 
 
 def _line(axes: Any, points: list[list[float]], colour: str, name: str | None = None) -> None:

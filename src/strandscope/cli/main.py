@@ -26,6 +26,7 @@ from .export import export
 from .find import find
 from .law import law
 from .monitor import monitor
+from .report import report
 from .serve import serve
 from .steer import steer
 from .watch import watch
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for _command in (audit, find, census, steer, erase, monitor, watch, export, serve, law, calibrate, doctor):
+for _command in (audit, find, census, steer, erase, monitor, watch, export, serve, report, law, calibrate, doctor):
     cli.add_command(_command)
 
 

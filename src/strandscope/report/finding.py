@@ -8,11 +8,14 @@ publishes the shape. Figures are data, never pixels.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from .. import __version__
 from ..errors import InputError
+from ..io import read_json, read_text
 from ..reading import Reading
 from .census import CensusEntry
 from .effects import EffectEntry
@@ -22,6 +25,9 @@ from .record import Unmeasured as Unmeasured
 from .record import as_json as as_json
 from .record import from_json as from_json
 from .record import record
+
+if TYPE_CHECKING:
+    from .page.spec import Figure
 
 SCHEMA = "strandscope/report/1"
 
@@ -300,6 +306,29 @@ class Report:
             if found.id == name:
                 return found
         raise InputError(f"finding {name!r} is not in this report; there are {', '.join(found.id for found in self.findings)}")
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures of its page, by id: shown in a notebook, saved as .svg or .png (extra [figures])."""
+        from .page.build import page
+
+        blocks = [block for section in page(self).sections for block in section.blocks]
+        return {block.id: block for block in blocks if block.kind == "figure"}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """A report.json, or the one in the folder of an audit.
+
+        Raises:
+            MissingError: it is not there. InputError: it is no report, or one of a schema that this version does not read.
+        """
+        file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+        schema = read_json(file).get("schema")
+        if schema != SCHEMA:
+            told = f"holds {str(schema)[:80]!r}, and this version ({__version__}) reads {SCHEMA!r}"
+            newer = isinstance(schema, str) and schema.startswith(SCHEMA.rpartition("/")[0])
+            raise InputError(f"{file.name}: {told}; {'update strandscope' if newer else 'name the report.json of an audit'}")
+        return from_json(cls, read_text(file), file.name)
 
 
 def json_schema() -> dict[str, Any]:

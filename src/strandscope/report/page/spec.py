@@ -9,10 +9,12 @@ result.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from ..draw import html, save, svg
 from ..record import record
 
 SCHEMA = "strandscope/page/1"
@@ -87,6 +89,17 @@ class Figure:
     bands: tuple[Band, ...] = ()
     python: str
     concept: str = ""
+
+    def svg(self) -> str:
+        """The figure as an SVG file; it needs the extra [figures]."""
+        return svg(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as .svg or .png; as `draw.save`."""
+        save(self, path)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 @record
