@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -433,6 +434,19 @@ def test_single_precision_keeps_its_bound():
     found = top_eigenvalues(operator, 3, generator=seeded(), tolerance=1e-5)
     assert all(found.converged)
     assert ((found.values - truth[:3]).abs() <= found.residuals + 1e-6 * truth[0]).all()
+
+
+def test_residuals_that_rounding_left_join_the_vectors_and_nothing_is_lost_where_there_are_none():
+    """Of so many coordinates an fp32 basis stops at 1e-5 of the longest; a product itself is good to 1e-8 here."""
+    size = 200_000
+    values = torch.cat([torch.tensor([100.0, 50, 30, 20, 15]), torch.linspace(-1, 1, size - 5)]).double()
+    wide = of_matrix(torch.eye(2))
+    single = replace(wide, size=size, dtype=torch.float32, product=lambda v: (values * v.double()).float())
+    loose, tight = (top_eigenvalues(single, 5, generator=seeded(), tolerance=tolerance) for tolerance in (1e-4, 3e-7))
+    assert all(tight.converged) and float(tight.residuals.max()) < 1e-5 < float(loose.residuals.max())
+    assert torch.allclose(tight.values, values[:5], rtol=1e-9) and tight.vectors.dtype == torch.float32
+    exact = top_eigenvalues(of_matrix(torch.diag(torch.tensor([5.0, 3, 1, 0, 0, 0]))), 2, generator=seeded(), tolerance=1e-15)
+    assert exact.values.tolist() == pytest.approx([5, 3], abs=1e-12)
 
 
 def test_readings_say_what_they_bound_and_refuse_what_has_not_converged():

@@ -5,7 +5,9 @@ projected matrix in float64. The largest is the top of the spectrum and never th
 eigenvalue may be the longer one.
 
 What it promises: `value` is vᵀAv for a unit v, and an eigenvalue of A lies within `residual` = ‖Av − λv‖ of it, computed from A
-itself by one more product. A pair whose residual is above the tolerance (a share of the longest Ritz value) reads "not measured".
+itself by one more product. Rounding in the basis can leave that above the tolerance (a share of the longest Ritz value) where the
+recursion's own estimate is below it; the residuals then join the vectors, and both are projected once more in float64. A pair
+whose residual is still above it reads "not measured".
 
 What it does not know: that there is no larger eigenvalue. One that the random start is orthogonal to, or a second copy of a
 multiple one, may stay unseen. Nor data: the bound says nothing of other rows; `over_data` does.
@@ -27,6 +29,7 @@ from .krylov import Krylov
 from .operator import Operator, without
 
 BASIS = 64  # vectors kept before a restart, where they fit
+REFINED = 2  # times at most that residuals join the vectors
 LEAST_PARTS = 8  # batches that a jackknife needs
 
 
@@ -169,15 +172,50 @@ def _eigenpairs(
         if krylov.filled == room:
             krylov.restart(theta, ritz, min(k + (room - k) // 3, room - 1))
     taken = min(k, len(theta))
-    vectors = krylov.combine(ritz[:, :taken])
-    vectors = vectors / vectors.norm(dim=0)
-    images = operator @ vectors.to(operator.dtype)
-    wide, moved = vectors.double(), images.double()
-    values = (wide * moved).sum(0) / wide.square().sum(0)
-    residuals = (moved - wide * values).norm(dim=0)
-    order = (sign * values).argsort(descending=True)
+    pairs, products = _Pairs.of(operator, krylov.combine(ritz[:, :taken])), krylov.products + taken
+    for _ in range(REFINED):
+        if 2 * taken > operator.size or products + 2 * taken > most or bool((pairs.residuals <= tolerance * scale).all()):
+            break
+        better, products = pairs.refined(operator, sign), products + 2 * taken
+        if not float(better.residuals.max()) < float(pairs.residuals.max()):
+            break
+        pairs = better
+    order = (sign * pairs.values).argsort(descending=True)
     end = "largest" if sign > 0 else "smallest"
-    products = krylov.products + taken
     if taken < k:
         raise InputError(f"most: {most} products give {taken} eigenvalues, wanted {k}; allow more")
-    return Eigenpairs(values[order], vectors[:, order], residuals[order], products, tolerance, scale, end, operator)
+    vectors, values, residuals = pairs.vectors[:, order], pairs.values[order], pairs.residuals[order]
+    return Eigenpairs(values, vectors.to(operator.dtype), residuals, products, tolerance, scale, end, operator)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Unit vectors (p, k) as the operator takes them, in float64, with their images and what follows from both."""
+
+    vectors: Tensor
+    images: Tensor
+    values: Tensor
+    residuals: Tensor
+
+    @classmethod
+    def of(cls, operator: Operator, vectors: Tensor) -> _Pairs:
+        given = (vectors / vectors.norm(dim=0)).to(operator.dtype)
+        wide, images = given.double(), (operator @ given).double()
+        values = (wide * images).sum(0) / wide.square().sum(0)
+        return cls(wide, images, values, (images - wide * values).norm(dim=0))
+
+    def refined(self, operator: Operator, sign: float) -> _Pairs:
+        """The outermost pairs in the span of the vectors and of their residuals: k products, and k for the new images."""
+        k = self.vectors.shape[1]
+        left = self.images - self.vectors * self.values
+        # A residual of 0 has no direction of its own, and gives a zero column, which the eigenproblem leaves out.
+        left = (left / left.norm(dim=0).clamp_min(1e-300)).to(operator.dtype)
+        span, images = torch.cat([self.vectors, left.double()], 1), torch.cat([self.images, (operator @ left).double()], 1)
+        # S Y with (SᵀS) Y = 1 and (SᵀAS) diagonal: by the eigenvectors of SᵀS, those of no length left out.
+        lengths, axes = torch.linalg.eigh(span.T @ span)
+        kept = lengths > 1e-10 * lengths[-1]
+        whitened = axes[:, kept] / lengths[kept].sqrt()
+        inner = whitened.T @ (span.T @ images) @ whitened
+        theta, turned = torch.linalg.eigh((inner + inner.T) / 2)
+        outermost = (sign * theta).argsort(descending=True)[:k]
+        return _Pairs.of(operator, span @ (whitened @ turned[:, outermost]))
