@@ -81,10 +81,12 @@ def test_free_features_collapse_and_uneven_classes_do_not() -> None:
     assert uneven.angles > 0.05
 
 
-def test_a_network_is_seen_before_and_after_it_fits() -> None:
-    epochs = collapse.network(TRIAL, rows=60, epochs=20)
-    assert [one.number for one in epochs][:3] == [1, 2, 3] and epochs[-1].number == 20
-    assert epochs[-1].error < epochs[0].error and epochs[-1].nc1 < epochs[0].nc1
+def test_networks_are_seen_before_and_after_they_fit_and_each_is_its_own() -> None:
+    two = collapse.networks(TRIAL, 2, rows=60, epochs=20)
+    for epochs in two:
+        assert [one.number for one in epochs][:3] == [1, 2, 3] and epochs[-1].number == 20
+        assert epochs[-1].error < epochs[0].error and epochs[-1].nc1 < epochs[0].nc1
+    assert two[0][-1] != two[1][-1]
 
 
 # --- grokking ---
