@@ -47,7 +47,9 @@ class Erase:
         check_width(self.read, states.shape[-1])
         read, write, mean = ready(self._ready, states, wide(states), lambda: (self.read, self.write.T, self.mean))
         held = states.to(mean.dtype)  # less the mean before it is read: a common offset may be a thousand times the spread
-        return (held - ((held - mean) @ read) @ write).to(states.dtype)
+        flat = held.reshape(-1, held.shape[-1])
+        erased = torch.addmm(flat, (flat - mean) @ read, write, alpha=-1)
+        return erased.reshape(held.shape).to(states.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +101,8 @@ class Clamp:
         held = states.to(basis.dtype)
         read = held @ basis
         move = read.clamp(low, high) - read
+        if move.device.type == "cpu" and not bool(move.any()):  # elsewhere to look would be to wait
+            return states
         moved = (held + move @ dual).to(states.dtype)
         return torch.where((move != 0).any(-1, keepdim=True), moved, states)
 
