@@ -74,7 +74,6 @@ def test_no_text_is_mathematics_or_markup_and_none_is_left_out() -> None:
         assert "<script" not in svg
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # an SVG is drawn with the reader's fonts
 def test_hostile_texts_everywhere_leave_a_whole_picture_without_a_script() -> None:
     for text in STRINGS[::6]:
         axis = Axis(label=text, unit=text, scale="category", categories=(text, text + "2"))
@@ -133,6 +132,13 @@ def test_the_colours_are_those_of_the_page() -> None:
     assert held == {name: named[name] for name in held}
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(1000, "1000"), (0.02, "0.02"), (1e6, "1e6"), (2e-7, "2e-7"), (1e12, "1e12"), (1e-10, "1e-10")]
+)
+def test_ticks_are_short(value: float, said: str) -> None:
+    assert draw._plain(value) == said
+
+
 # --- laws ---
 
 
@@ -142,13 +148,14 @@ def test_a_law_s_figure_has_predictions_as_lines_and_measurements_as_points() ->
         Series.of("seen", "measured", [1, 2], [1, 2], [0.9, 1.8], [1.1, 2.2]),
         Series.of("also seen", "measured", [1, 2], [1, 3]),
         Series.of("a curve", "measured", range(100), range(100)),
+        Series.of("here and there", "guide", [3, 1, 2], [1, 2, 3]),
         Series.of("bound", "guide", [0, 99], [3, 3]),
         Series.of("wrong", "control", [1], [3]),
     )
     made = law_figure("price of a push", LawFigure.of("Title", "c (1)", "cost (nats)", series, "log y"))
     assert [(one.name, one.role, one.shape) for one in made.marks] == [
         ("theory", "predicted", "line"), ("seen", "first", "points"), ("also seen", "second", "points"),
-        ("a curve", "third", "line"), ("wrong", "control", "points"),
+        ("a curve", "third", "line"), ("here and there", "null", "points"), ("wrong", "control", "points"),
     ]  # fmt: skip
     assert [(one.at, one.label) for one in made.rules] == [(3, "bound")]
     assert (made.x.scale, made.y.scale, made.marks[1].low) == ("linear", "log", (0.9, 1.8))

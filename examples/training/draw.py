@@ -71,6 +71,7 @@ def draw(held: dict[str, Any], path: Path) -> None:
         loss, accuracy, share, dimension = panels
         loss.plot(*np.array(held["loss"]).T, color=GREY, linewidth=1)
         loss.set(yscale="log", ylabel="training loss\n(nats)")
+        loss.yaxis.set_major_formatter("{x:g}")
         for first, _ in held["spikes"]:
             loss.axvline(first, color="#b03030", linewidth=0.8, linestyle=":")
         if held["spikes"]:

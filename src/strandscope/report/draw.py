@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -33,11 +35,12 @@ DASHES: dict[str, Any] = {
     "first": "-", "second": (0, (6, 3)), "third": (0, (2, 3)), "fourth": (0, (8, 3, 2, 3)), "null": (0, (3, 3)), "predicted": "-",
     "control": (0, (4, 4)),
 }  # fmt: skip
+FEW_DECADES = 2.5  # of a logarithmic axis, below which 2 and 5 are named beside the powers of ten
 CROWDED = 12  # categories, from which on their names are turned
 LONGEST, LONGEST_NAME = 90, 40  # characters of a title, and of a name on an axis or in the legend
 FORMATS = ("svg", "png")
 MISSING = "pictures need matplotlib: pip install 'strandscope[figures]'"
-SETTINGS: Mapping[str, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "strandscope",  # the same data give the same file
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -64,7 +67,7 @@ def drawing() -> Iterator[Any]:
         import matplotlib.figure
     except ImportError as error:
         raise MissingError(MISSING) from error
-    with matplotlib.rc_context(dict(SETTINGS)):
+    with matplotlib.rc_context(SETTINGS):
         yield matplotlib
 
 
@@ -104,7 +107,10 @@ def _bytes(figure: Figure, kind: str) -> bytes:
         _draw(figure, canvas)
         about = {"Title": visible(figure.title), "Description": visible(figure.caption)}
         file = io.BytesIO()
-        canvas.savefig(file, format=kind, dpi=160, metadata=about | ({"Date": None} if kind == "svg" else {}))
+        with warnings.catch_warnings():
+            if kind == "svg":  # whose letters are the reader's
+                warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            canvas.savefig(file, format=kind, dpi=160, metadata=about | ({"Date": None} if kind == "svg" else {}))
     return file.getvalue()
 
 
@@ -183,12 +189,16 @@ def _x(axes: Any, figure: Figure) -> None:
 def _plain_ticks(axis: Any) -> None:
     from matplotlib import ticker
 
+    low, high = axis.get_view_interval()
+    if low > 0 and math.log10(high / low) < FEW_DECADES:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain(value)))
-    axis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(0.8, 0.3)))  # named where there are few others
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _plain(value: float) -> str:
-    return f"{value:.0e}" if not 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
+    """1000, 0.02, 1e6, 1e-7."""
+    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", f"{value:g}")
 
 
 def _legend(canvas: Any, figure: Figure) -> None:
@@ -198,7 +208,9 @@ def _legend(canvas: Any, figure: Figure) -> None:
     entries: list[tuple[Any, str]] = []
     for mark in figure.marks:
         points = mark.shape == "points"
-        shape = {"linestyle": "none", "marker": SYMBOLS[mark.role]} if points else {"linestyle": DASHES[mark.role]}
+        shape: dict[str, Any] = (
+            {"linestyle": "none", "marker": SYMBOLS[mark.role]} if points else {"linestyle": DASHES[mark.role]}
+        )
         entries.append((Line2D([], [], color=COLOURS[mark.role], markersize=4, **shape), mark.name))
     entries += [(Line2D([], [], color=QUIET, linewidth=1, linestyle=(0, (4, 4))), rule.label) for rule in figure.rules]
     entries += [(Patch(color=SHADE), band.label) for band in figure.bands]

@@ -38,7 +38,14 @@ def law_figure(name: str, figure: LawFigure) -> Figure:
 
 
 def _mark(series: Series, role: Role) -> Mark:
-    curve = len(series.x) > MANY and all(one <= two for one, two in pairwise(series.x))
-    line = len(series.x) > 1 and (curve or series.kind in ("predicted", "guide"))
-    ends = {"low": series.low or (), "high": series.high or ()}
-    return Mark(name=series.name, role=role, shape="line" if line else "points", x=series.x, y=series.y, **ends)
+    ordered = len(series.x) > 1 and all(one <= two for one, two in pairwise(series.x))
+    line = ordered and (len(series.x) > MANY or series.kind in ("predicted", "guide"))
+    return Mark(
+        name=series.name,
+        role=role,
+        shape="line" if line else "points",
+        x=series.x,
+        y=series.y,
+        low=series.low or (),
+        high=series.high or (),
+    )
