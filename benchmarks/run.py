@@ -23,6 +23,7 @@ ORDER = (
     "response",
     "hold",
     "serve",
+    "page",
     "watch",
     "erase",
     "curvature",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from browsing import Opened, chromium, needed
 from hostile import STRINGS
 from serving import Served, served
 from strandscope.report.page.html import assets
+from strandscope.serve.jobs import Job
 from strandscope.serve.page import bench
 
 needed(assets() is not None)
@@ -197,6 +201,64 @@ def test_a_monitor_colours_tokens_and_tells_alarms(browser: Any, server: Served)
         assert page.locator(".coloured [data-step='p5']").count() >= 6  # its threshold lies below 0, and every score above it
         whole = server.chat("hello", max_tokens=8, seed=0).json()["choices"][0]["message"]["content"]
         assert page.locator(".coloured").inner_text().split() == whole.split()
+
+
+def test_drift_goes_on_with_what_nothing_holds_and_an_alarm_is_told(browser: Any, server: Served) -> None:
+    server.bench.traffic._drifts.clear()
+    monitor = server.bench.shelf.monitors["calm"]
+    with at(browser, server) as opened:
+        page = ready(opened)
+        page.get_by_label("calm", exact=False).first.check()
+        drift = page.locator(".drift", has_text="calm")
+        assert "not measured" in drift.inner_text()
+        page.get_by_label("tokens").fill("2")
+
+        def chat() -> None:
+            page.locator("#prompt").fill("hello")
+            page.get_by_role("button", name="Ask", exact=True).click()
+            done(page, 1)
+
+        chat()
+        drift.get_by_text("over 1 reply").wait_for()
+        for row in monitor.reference.mean(0) + 4 * monitor.reference.std(0) * np.linspace(0.9, 1.1, 60)[:, None]:
+            server.bench.traffic.take("calm", monitor, row)
+        chat()
+        page.locator(".alarm", has_text="drift").wait_for()
+        alarm = server.bench.traffic.told("calm", monitor)["alarm"]
+        assert f"{alarm['channel']} at reply {alarm['sequence']}" in page.locator(".alarm", has_text="drift").inner_text()
+        assert opened.said == []
+    server.bench.traffic._drifts.clear()
+
+
+def test_a_cost_that_is_no_longer_wanted_is_cancelled(browser: Any, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, report = threading.Event(), Job.report
+
+    def slow(job: Job, stage: str, done: int, of: int) -> None:
+        report(job, stage, done, of)
+        if stage.startswith("dose of"):
+            assert go.wait(20)
+
+    monkeypatch.setattr(Job, "report", slow)
+    with at(browser, server) as opened:
+        page = ready(opened)
+        page.locator(".dose input").first.fill("0.35")
+        page.get_by_role("button", name="what does it cost?").click()
+        page.get_by_text("dose of", exact=False).first.wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        go.set()
+        page.get_by_role("button", name="what does it cost?").wait_for()
+        assert server.bench.jobs.all()[-1].status == "cancelled" and opened.said == []
+
+
+def test_the_folders_are_read_again(browser: Any, server: Served) -> None:
+    with at(browser, server) as opened:
+        page = ready(opened)
+        replace(server.bench.shelf.strands[0], name="fresh").save(server.folder / "fresh.safetensors")
+        assert page.locator(".dose", has_text="fresh").count() == 0
+        page.get_by_role("button", name="Read the folders again").click()
+        page.locator(".dose", has_text="fresh").wait_for()
+    (server.folder / "fresh.safetensors").unlink()
+    server.bench.shelf.load()
 
 
 def test_a_stopped_reply_leaves_the_server_idle(browser: Any, server: Served) -> None:

@@ -19,7 +19,7 @@ FILES = [path.relative_to(SOURCE).as_posix() for path in sorted(SOURCE.rglob("*.
 # --- imports ---
 # The rooms of DESIGN.md, "The house", those that are still to be built included.
 
-GROUND = {"errors", "io", "provenance", "reading", "linalg", "engine"}
+GROUND = {"errors", "io", "provenance", "progress", "reading", "linalg", "engine"}
 LEFT = ["subject", "capture"]  # touches networks; each may use those before it
 RIGHT = ["statistics", "strand", "laws", "standards"]  # mathematics on tensors and callables
 MEET = [

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import tiny_chat
 import watched
 from strandscope.errors import InputError, TrustError
-from strandscope.monitor.live import Live
+from strandscope.monitor.live import Live, live_of
 from strandscope.monitor.monitor import Monitor
 from strandscope.subject.attach import Scope, attach, hooks
 from strandscope.subject.site import Site
@@ -77,6 +77,23 @@ def test_every_token_of_prompt_and_reply_is_scored_as_in_one_pass(subject: Subje
         scores = expected(subject, ids[:-1])[monitor.reader.skip :]  # the last token was never read
         assert one.tokens.shape == scores.shape and np.allclose(one.tokens, scores, atol=2e-4)
         assert one.score == pytest.approx([watched.together(column, how) for column in scores.T], abs=2e-4)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "window(3)"])
+def test_channels_by_themselves_are_what_the_concepts_are_means_of(subject: Subject, how: str) -> None:
+    monitor = made(subject, how)
+    live, reads = live_of(monitor, subject, channels=True)
+    with attach(subject, reads=reads):
+        rows = generated(subject)
+    live.close()
+    by_name = {f"{one.name} at {one.site}": one for one in watched.three(subject)}
+    assert set(by_name) == set(monitor.reader.channels.names)
+    for ids, one in zip(rows, live.sequences, strict=True):
+        own = [
+            watched.own_scores(subject, [by_name[name]], by_name[name].name, ids[:-1]) for name in monitor.reader.channels.names
+        ]
+        wanted = [watched.together(scores[monitor.reader.skip :], how) for scores in own]
+        assert one.channels == pytest.approx(wanted, abs=2e-4)
 
 
 def test_from_the_states_on_a_stream_is_the_batch_to_the_bit(subject: Subject, monitor: Monitor) -> None:
@@ -280,7 +297,7 @@ class Calls(TorchDispatchMode):
 
 
 def test_a_hook_makes_nothing_and_waits_for_nothing(subject: Subject, monitor: Monitor) -> None:
-    live = Live(monitor, subject, "log", "sequence", set(), None)
+    live = Live(monitor, subject, "log", "sequence", set(), None, False)
     buffers, state = live._buffers, torch.randn(3, 5, 32)
     buffers.write("resid:1", state)
     held = {name: tensor.data_ptr() for name, tensor in buffers.products.items()}

@@ -384,7 +384,7 @@ class Written:
     def susceptibility(self, *_: Any) -> np.ndarray:
         return self.chi
 
-    def costs_of(self, _: Any, edits: list[Add], __: Any) -> np.ndarray:
+    def costs_of(self, _: Any, edits: list[Add], __: Any, ___: Any = None) -> np.ndarray:
         plain, costs = self.plain.log_softmax(-1), []
         for edit in edits:
             cost = divergence(plain, (self.plain + edit.scale * self.slopes).log_softmax(-1))

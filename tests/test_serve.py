@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import torch
@@ -26,6 +28,7 @@ from strandscope.control.expression import Expression
 from strandscope.control.holding import Benches, prepare
 from strandscope.serve.protocol import Wanted, wanted
 from strandscope.serve.run import Server
+from strandscope.serve.traffic import Traffic
 from strandscope.serve.wire import ApiError, Fields
 from strandscope.subject.attach import attach, hooks
 from strandscope.subject.scope import prompt_of
@@ -151,6 +154,40 @@ def test_scores_are_those_that_the_monitor_gives_the_same_tokens(server: Served)
         server.subject.module(input_ids=torch.tensor([[*ids, *made[:-1]]]))  # type: ignore[misc]
     wanted = live.sequences[0].tokens
     assert torch.allclose(torch.tensor(mine["monitors"]["calm"]["tokens"]).double(), torch.tensor(wanted), atol=1e-4)
+
+
+def test_drift_is_of_what_was_watched_and_not_edited(server: Served) -> None:
+    def told(**more: Any) -> dict[str, Any]:
+        return server.chat("why?", **more).json()["strandscope"]["monitors"]["calm"]["drift"]
+
+    server.bench.traffic._drifts.clear()
+    shelf = server.bench.shelf
+    monitor = shelf.monitors["calm"]
+    assert told(strandscope={"monitors": ["calm"], "edits": "0.5lengths*yes"})["sequences"] == 0
+    first, second = (told(strandscope={"monitors": ["calm"]}) for _ in range(2))
+    assert (first["sequences"], second["sequences"], second["level"], second["alarm"]) == (1, 2, 0.01, None)
+    server.chat("why?", strandscope={"monitors": ["sharp"]})
+    assert server.bench.traffic.told("calm", monitor)["sequences"] == 2
+    shelf.load()  # the same file again
+    assert shelf.monitors["calm"] is not monitor and told(strandscope={"monitors": ["calm"]})["sequences"] == 3
+    other = replace(monitor, reference=monitor.reference + 1)
+    assert server.bench.traffic.told("calm", other)["sequences"] == 0
+
+
+def test_traffic_that_is_other_raises_the_drift_alarm(server: Served) -> None:
+    monitor, traffic = server.bench.shelf.monitors["calm"], Traffic()
+    draw = np.random.default_rng(0)
+    shifted = monitor.reference.mean(0) + 3 * monitor.reference.std(0) * (1 + 0.1 * draw.standard_normal((60, 3)))
+    alone = monitor.drift()
+    for row in shifted:
+        traffic.take("calm", monitor, row)
+        traffic.take("calm", monitor, np.full(3, np.nan))  # no token was scored
+        alone.update(row)
+        if alone.alarm is not None:
+            break
+    said = traffic.told("calm", monitor)
+    assert alone.alarm is not None and said["sequences"] == alone.rows and said["p"] == alone.p < 0.01
+    assert said["alarm"] == {"channel": alone.alarm.channel, "sequence": alone.rows, "p": alone.alarm.p}
 
 
 def test_the_cost_is_foretold_and_measured(server: Served) -> None:

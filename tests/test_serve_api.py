@@ -20,7 +20,9 @@ from hostile import STRINGS
 from serving import Served, served
 from strandscope.control.holding import Benches, prepare
 from strandscope.errors import InputError
+from strandscope.serve.jobs import Job
 from strandscope.strand.strand import Strand
+from strandscope.subject.attach import hooks
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,37 @@ def test_a_job_is_cancelled_whether_it_runs_or_waits(server: Served) -> None:
     assert {"slow", "find slow"} & {job["what"] for job in ask(server, "GET", "/api/jobs")["jobs"]}
     assert ask(server, "GET", "/api/jobs/nothing", 404)["error"]["code"] == "unknown_job"
     assert server.chat().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "step"),
+    [
+        ("/api/price", {"file": "yes.safetensors", "positions": "all"}, "prompts under pushes"),
+        ("/api/cost", {"edits": "0.04nats*yes + 0.05nats*no"}, "dose of"),
+    ],
+)
+def test_a_price_and_a_cost_are_cancelled_between_their_passes(
+    server: Served, monkeypatch: pytest.MonkeyPatch, path: str, asked: dict[str, Any], step: str
+) -> None:
+    seen, go, before = [], threading.Event(), hooks(server.bench.shelf.subject.module)
+    report = Job.report
+
+    def slow(job: Job, stage: str, done: int, of: int) -> None:
+        report(job, stage, done, of)
+        seen.append(stage)
+        if stage.startswith(step):
+            assert go.wait(20)
+
+    monkeypatch.setattr(Job, "report", slow)
+    job = ask(server, "POST", path, 202, **asked)
+    while not any(stage.startswith(step) for stage in seen):
+        time.sleep(0.005)
+    assert ask(server, "GET", f"/api/jobs/{job['id']}")["stage"].startswith(step)
+    ask(server, "DELETE", f"/api/jobs/{job['id']}")
+    count = len(seen)
+    go.set()
+    assert finished(server, ask(server, "GET", f"/api/jobs/{job['id']}"))["status"] == "cancelled"
+    assert len(seen) == count and hooks(server.bench.shelf.subject.module) == before
 
 
 def test_chats_go_on_while_a_job_runs(server: Served) -> None:

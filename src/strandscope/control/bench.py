@@ -18,6 +18,7 @@ from ..capture.tokens import TokenRows, tokenise
 from ..capture.variants import under_edits
 from ..errors import InputError, TrustError
 from ..laws.price import divergence, susceptibility
+from ..progress import Progress
 from ..provenance import numpy_generator
 from ..subject.attach import Edit, Edits, Scope
 from ..subject.site import Site
@@ -101,13 +102,23 @@ class Bench:
         """KL(p₀ ‖ p) of each prompt, in nats, under any edits together, each in its own scope."""
         return finite_costs(divergence(self.plain, next_token_logprobs(self.subject, self.tokens, edits)), edits)
 
-    def costs_of(self, site: Site, edits: Sequence[Edit], positions: Applied) -> NDArray[np.float64]:
+    def costs_of(
+        self, site: Site, edits: Sequence[Edit], positions: Applied, progress: Progress | None = None
+    ) -> NDArray[np.float64]:
         """KL(p₀ ‖ p) under each edit by itself (edits, prompts), in nats; at the last position each context is run once."""
-        if positions != "last":
-            return np.stack([self.costs(site, edit, positions) for edit in edits])
-        found = np.empty((len(edits), len(self.prompts)))
-        for rows, number, said in under_edits(self.subject, self.tokens, site, edits):
-            found[number, rows] = finite_costs(divergence(self.plain[rows], said), {site: [(edits[number], Scope())]})
+        found = np.full((len(edits), len(self.prompts)), np.nan)
+        every = list(range(len(self.prompts)))
+        if positions == "last":
+            parts = under_edits(self.subject, self.tokens, site, edits)
+            costs = ((rows, number, divergence(self.plain[rows], said)) for rows, number, said in parts)
+        else:
+            costs = ((every, number, self.costs(site, edit, positions)) for number, edit in enumerate(edits))
+        done = 0
+        for rows, number, cost in costs:
+            found[number, rows] = finite_costs(cost, {site: [(edits[number], Scope())]})
+            done += len(rows)
+            if progress is not None:
+                progress("prompts under pushes", done, found.size)
         return found
 
     def susceptibility(self, site: Site, direction: Tensor, positions: Applied) -> NDArray[np.float64]:

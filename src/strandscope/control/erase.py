@@ -18,7 +18,7 @@ A site that was chosen on the same rows reads a little better before than it sho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +33,7 @@ from ..capture.record import capture
 from ..capture.tokens import tokenise
 from ..errors import InputError
 from ..laws.price import half_width, mean_reading
+from ..progress import Progress
 from ..provenance import numpy_generator, versions
 from ..reading import Reading
 from ..strand.erase import Eraser, Metric, fit_eraser
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ..subject.subject import Subject
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 KL, LOSS = "nats per next token", "nats per token"
 LATER = 2  # blocks after the site
 AT_ONCE = 4  # passages, whose logits at all positions are held

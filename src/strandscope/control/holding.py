@@ -15,9 +15,10 @@ close, so what all terms cost together is measured and not computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..laws.price import NATS, mean_reading
+from ..progress import Progress
 from ..reading import Reading
 from ..strand.erase import Eraser
 from ..strand.strand import Strand
@@ -120,6 +122,7 @@ def prepare(
     benches: Benches | None = None,
     within_the_law: bool = False,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Held:
     """What `hold` attaches, with its doses found and its cost measured (takes seconds a push).
 
@@ -129,6 +132,7 @@ def prepare(
         gates: that `@when(name)` and `@since(name)` without a value open by, such as a monitor that is watching.
         within_the_law: refuse a dose that lies beyond the edge of its prediction. Otherwise it is carried out and told.
         force: use strands that were found in another network, and tell so.
+        progress: called after each pass over prompts.
 
     Raises:
         InputError: a text that does not parse, a name that is not there, a site that does not exist, terms that contradict each
@@ -143,14 +147,17 @@ def prepare(
     placed: dict[Site, list[tuple[Edit, Scope]]] = {}
     doses: list[Dose | None] = []
     told = list(library.told)
-    for act in acts:
-        dose = act.dose(benches)
+    for number, act in enumerate(acts):
+        tell = None if progress is None else partial(progress, f"dose of {act.term}", number, len(acts))
+        dose = act.dose(benches, tell)
         doses.append(dose)
         if dose is not None and dose.beyond:
             dose.require_within(f"edit {str(act.term)!r}", within_the_law)
             told.append(f"{act.term}: the dose lies beyond the edge of its prediction, so its size was solved numerically")
         for site, pair in act.placed(dose):
             placed.setdefault(site, []).append(pair)
+    if progress is not None:
+        progress("cost of all terms together", len(acts), len(acts))
     return Held(expression, placed, tuple(doses), _cost(benches, placed), tuple(told))
 
 
@@ -176,13 +183,13 @@ class _Act:
     ready: Mapping[Site, Edit]
     push: Push | None = None
 
-    def dose(self, benches: Benches) -> Dose | None:
+    def dose(self, benches: Benches, report: Callable[[], None] | None) -> Dose | None:
         if self.push is None or self.term.unit != "nats":
             return None
         scope = self.push.scope
         left = tuple(out for out in scope.exclude if not out.by_row)
         free = replace(scope, rows=None, gate=None, exclude=left)  # the prompts of a bench are not the rows that were meant
-        return dose_of(benches.of([free]), Push(self.push.directions, free), abs(self.term.amount))
+        return dose_of(benches.of([free]), Push(self.push.directions, free), abs(self.term.amount), report=report)
 
     def placed(self, dose: Dose | None) -> Iterator[tuple[Site, tuple[Edit, Scope]]]:
         if self.push is None:

@@ -28,6 +28,7 @@ from ..laws.price import (
     mean_reading,
     measure_edge,
 )
+from ..progress import Progress
 from ..provenance import numpy_generator
 from ..reading import Reading
 from ..subject.site import Site
@@ -81,8 +82,10 @@ class Price:
         return f"{head}; a {self.a}, b {self.b}; edge {self.edge} ({self.nats}); on unseen prompts {self.toward.verdict}"
 
 
-def price(bench: Bench, site: str | Site, direction: Tensor, positions: Applied = "last") -> Price:
-    """χ, a, b, the measured curve and the edge of pushes size · direction (d,) at a site.
+def price(
+    bench: Bench, site: str | Site, direction: Tensor, positions: Applied = "last", *, progress: Progress | None = None
+) -> Price:
+    """χ, a, b, the measured curve and the edge of pushes size · direction (d,) at a site; takes some forty passes over prompts.
 
     Raises:
         InputError: the direction is no direction, the site does not exist, or there are fewer than 4 topics in a half.
@@ -94,7 +97,7 @@ def price(bench: Bench, site: str | Site, direction: Tensor, positions: Applied 
     unit = float(np.sqrt(2 / chi.mean()))
     sizes = unit * np.unique(np.concatenate([10.0**DECADES, 10.0**FINE, SMALL]).round(12))
     signed = np.concatenate([sizes, -sizes])
-    found = bench.costs_of(where, [Add(direction, float(size)) for size in signed], positions)
+    found = bench.costs_of(where, [Add(direction, float(size)) for size in signed], positions, progress)
     costs = Costs(sizes, found[: len(sizes)], found[len(sizes) :], chi, bench.topics)
     floor = floor_of(costs)
     curve = tuple(_point(costs, number, floor) for number in range(len(sizes)))

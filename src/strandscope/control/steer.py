@@ -5,7 +5,7 @@ A trial shows texts and scores nothing: the coordinate that an edit writes is ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..capture.record import capture
 from ..errors import InputError
+from ..progress import Progress
 from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..strand.strand import Strand
     from ..subject.subject import Subject
 
-Progress = Callable[[str, int, int], None]
 Along = Literal["toward", "away"]
 _SIGN: dict[Along, int] = {"toward": 1, "away": -1}
 

@@ -6,7 +6,6 @@ prompts that share none. Nothing that is reported here was chosen by what it rep
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from ..capture.examples import Examples, neutral_prompts, passages
 from ..capture.record import capture
 from ..errors import InputError, StrandscopeError
+from ..progress import Progress
 from ..provenance import numpy_generator
 from ..strand.find import find
 from ..strand.strand import Strand
@@ -32,8 +32,6 @@ from .use import Use, use
 
 if TYPE_CHECKING:
     from ..subject.subject import Subject
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

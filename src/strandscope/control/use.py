@@ -24,7 +24,7 @@ They are verdicts about one position. What is not used at the last token may be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,7 @@ from ..capture.record import capture
 from ..capture.response import respond
 from ..errors import InputError
 from ..laws.price import LEVEL, NATS, half_width
+from ..progress import Progress
 from ..provenance import numpy_generator, torch_generator
 from ..reading import Null, Reading
 from ..statistics.paired import jackknife_variance
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Verdict = Literal["read and used", "read, and equivalent to no use at this position", "cannot tell"]
-Progress = Callable[[str, int, int], None]
 
 TOP = 10  # directions of the response subspace
 ABLATED = 24  # rows of each kind on which ablations are measured: each meets every control

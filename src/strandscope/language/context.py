@@ -15,7 +15,7 @@ always trained with one, and first tokens in general, are worse at short context
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..capture.passes import Prefix, length_batches
 from ..capture.predict import check_predicts
 from ..errors import InputError
+from ..progress import Progress
 from ..provenance import numpy_generator
 from ..subject.trace import accepts
 
@@ -38,7 +39,6 @@ Ints = NDArray[np.int64]
 CONTEXTS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SLACK = 1 / 8
 SPAN = 32  # targets
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

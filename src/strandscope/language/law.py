@@ -11,7 +11,7 @@ per cent of the loss, so a forecast that is met says that the fall goes on smoot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..laws.figure import Figure, Kind, Series
 from ..laws.law import Check, Control, Law, LawResult
+from ..progress import Progress
 from ..provenance import versions
 from ..reading import Reading
 from . import texts
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 LEVEL, NEAR, DOCUMENTS = 0.95, 16, 28
 PASSAGE_SPAN, PASSAGE_LONGEST = 16, 64
-Progress = Callable[[str, int, int], None]
 
 CONTEXT = Law(
     "loss against context",

@@ -11,7 +11,7 @@ next word.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ..capture.predict import next_token_logprobs
 from ..capture.record import capture
 from ..capture.tokens import tokenise
 from ..errors import InputError
+from ..progress import Progress
 from ..provenance import numpy_generator
 from ..reading import Reading
 from ..statistics.detect import area
@@ -43,7 +44,6 @@ from .threshold import calibrate
 if TYPE_CHECKING:
     from ..subject.subject import Subject
 
-Progress = Callable[[str, int, int], None]
 
 _FOLDS, _PARTS = 5, 8  # folds of rows; parts at most into which sources are put
 _EVIDENCE = 50  # words that are masked, at most

@@ -57,12 +57,14 @@ class Fired:
 @dataclass(frozen=True, slots=True, eq=False)
 class Watched:
     """A sequence that has ended: the scores of its tokens (tokens, concepts), those from the first one that is scored on, its own
-    score (concepts,) (NaN if no token was scored), and what fired."""
+    score (concepts,) (NaN if no token was scored), what fired, and, where they were asked for, the scores of its channels by
+    themselves (channels,), which `Monitor.drift` takes."""
 
     row: int
     tokens: Floats
     score: Floats
     alarms: tuple[Fired, ...]
+    channels: Floats | None = None
 
 
 class Live:
@@ -79,8 +81,9 @@ class Live:
         judge: Judge,
         ends: Collection[int],
         on_alarm: Callable[[Fired], None] | None,
+        channels: bool,
     ) -> None:
-        self.monitor, self.action, self.judge = monitor, action, judge
+        self.monitor, self.action, self.judge, self._by_channel = monitor, action, judge, channels
         self.sequences: list[Watched] = []
         self.alarms: list[Fired] = []  # of the sequences that go on
         self._on_alarm = on_alarm
@@ -88,6 +91,7 @@ class Live:
         self._early = monitor.reader.aggregation.kind in ("max", "ema", "window")
         self._buffers = _Buffers(monitor, subject)
         self._running: Running | None = None
+        self._channels: Running | None = None
         self._asked = True  # whether generation asked what is to stop since something fired
         self._gate = torch.zeros(0, dtype=torch.bool)
         self._begin(0)
@@ -130,7 +134,9 @@ class Live:
 
     def _begin(self, rows: int) -> None:
         concepts = len(self.monitor.concepts)
-        self._running = Running(self.monitor.reader.aggregation, rows, (concepts,)) if rows else None
+        how, channels = self.monitor.reader.aggregation, len(self.monitor.reader.channels)
+        self._running = Running(how, rows, (concepts,)) if rows else None
+        self._channels = Running(how, rows, (channels,)) if rows and self._by_channel else None
         self._count: Ints = np.zeros(rows, dtype=np.int64)  # tokens of each row, those that are skipped included
         self._over: Bools = np.zeros(rows, dtype=bool)
         self._judging: Bools = np.ones(rows, dtype=bool)
@@ -146,8 +152,10 @@ class Live:
             return
         self._verdict(self._judging, ended=True)
         score = self._running.score()
+        channels = None if self._channels is None else self._channels.score()
         for row in range(len(self._count)):
-            self.sequences.append(Watched(row, self.scored(row), score[row], tuple(one for one in self.alarms if one.row == row)))
+            fired = tuple(one for one in self.alarms if one.row == row)
+            self.sequences.append(Watched(row, self.scored(row), score[row], fired, None if channels is None else channels[row]))
         self._begin(0)
 
     def take(self, moment: Moment, shape: tuple[int, int]) -> None:
@@ -179,8 +187,12 @@ class Live:
         rows = np.flatnonzero(active & (self._count >= self.monitor.reader.skip))
         self._count[active] += 1
         if len(rows):
-            self._running.update(scores[rows], np.isin(np.arange(len(active)), rows) if len(rows) < len(active) else None)
-            self._scores.append((rows, scores[rows]))
+            concepts = len(self.monitor.concepts)
+            going = np.isin(np.arange(len(active)), rows) if len(rows) < len(active) else None
+            self._running.update(scores[rows, :concepts], going)
+            if self._channels is not None:
+                self._channels.update(scores[rows, concepts:], going)
+            self._scores.append((rows, scores[rows, :concepts]))
             if self._early:
                 self._verdict(self._judging, ended=False)
 
@@ -260,9 +272,9 @@ class _Buffers:
         self.products[site] = torch.empty(self.capacity, self.matrices[site].shape[1], device=state.device)
 
     def scores(self, tokens: int) -> Floats:
-        """(tokens, concepts), brought over from the device."""
+        """(tokens, concepts + channels), brought over from the device."""
         read = torch.cat([self.products[site][:tokens].cpu() for site in self.channels.sites], 1)
-        return self.channels.scores(read.double().numpy())[:, : len(self.channels.concepts)]
+        return self.channels.scores(read.double().numpy())
 
 
 @contextmanager
@@ -304,10 +316,11 @@ def live_of(
     ends: Collection[int] | None = None,
     on_alarm: Callable[[Fired], None] | None = None,
     force: bool = False,
+    channels: bool = False,
 ) -> tuple[Live, dict[Site, Read]]:
     """What `watching` yields and what it attaches, for who runs passes of his own and closes the `Live` himself.
 
-    Args and Raises as `watching`.
+    Args and Raises as `watching`; with `channels` the scores of each are kept too.
     """
     monitor.check(subject.fingerprint, force=force)
     if action not in get_args(Action) or judge not in get_args(Judge):
@@ -318,7 +331,7 @@ def live_of(
             f"action {action!r}: the {kind} over tokens is certain of nothing before the sequence ends; calibrate with max, "
             "ema or window, or judge='prompt'"
         )
-    live = Live(monitor, subject, action, judge, _ends(subject) if ends is None else ends, on_alarm)
+    live = Live(monitor, subject, action, judge, _ends(subject) if ends is None else ends, on_alarm, channels)
     last = live._buffers.last
 
     def read(site: str, state: Tensor, moment: Moment) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..capture.activations import Activations
 from ..errors import InputError, TrustError
+from ..progress import Progress
 from ..provenance import numpy_generator, versions
 from ..reading import Reading
 from ..strand.find import Found
@@ -41,7 +42,6 @@ from .threshold import Threshold, calibrate, least_sequences
 if TYPE_CHECKING:
     from ..subject.subject import Subject
 
-Progress = Callable[[str, int, int], None]
 _LEVEL_SHARE = 8  # of several concepts, one benign group in so many sets the levels
 
 

@@ -1,7 +1,8 @@
 """The routes under `/api`, for a page: what is on the shelf, what edits cost, finding a strand, jobs, settings, a training run.
 
     GET    /api/subject              the network, its anatomy and fingerprint; limits of this server
-    GET    /api/strands              strands, erasers, monitors, and the files that were left out with a sentence each
+    GET    /api/strands              strands, erasers, monitors with the drift of what they have read, and the files that were
+                                     left out with a sentence each
     POST   /api/strands/reload       read the folders again
     POST   /api/cost                 {"edits": TEXT}: a job whose result is what a chat's `strandscope.edits` holds
     POST   /api/price                {"file": FILE, "positions": "last" | "all"}: a job whose result has χ, a, b, the edge in
@@ -11,8 +12,7 @@
                                      (409), and the strand stands on the shelf when it is done if it was detected: its `file`
                                      says as what, or `not_saved` why not
     GET    /api/jobs                 every job that is remembered; /api/jobs/ID one of them
-    DELETE /api/jobs/ID              cancel it: while it waits, or between two of its steps; once a cost or a price is begun,
-                                     it is carried out
+    DELETE /api/jobs/ID              cancel it: while it waits, or between two of its steps
     GET    /api/settings             names; GET, PUT and DELETE /api/settings/NAME any JSON object
     GET    /api/run?since=N          the recorder's run: `about`, and its lines after line N; `last` is what to ask for next;
                                      `again`: these are all that count, and earlier answers do not; `reason`: why there is none
@@ -110,7 +110,10 @@ class _Api:
             held.append(about)
         return {
             "strands": held,
-            "monitors": [{"name": name, **as_json(entry(monitor))} for name, monitor in shelf.monitors.items()],
+            "monitors": [
+                {"name": name, **as_json(entry(monitor)), "drift": self.bench.traffic.told(name, monitor)}
+                for name, monitor in shelf.monitors.items()
+            ],
             "left_out": [{"file": broken.file, "sentence": broken.sentence} for broken in shelf.broken],
         }
 
@@ -134,7 +137,7 @@ class _Api:
             assert held is not None
             done = {"id": None, "what": f"cost of {expression}", "status": "done", "stage": "", "done": 0, "of": 0, "error": None}
             return Json({**done, "result": held_json(held)})
-        return self._started(f"cost of {expression}", lambda _: held_json(self.shelf.prepare(expression)))
+        return self._started(f"cost of {expression}", lambda report: held_json(self.shelf.prepare(expression, report)))
 
     async def price(self, request: Request) -> Response:
         fields = await json_of(request, self.bench.limits.body)
@@ -147,8 +150,10 @@ class _Api:
         if positions != where:
             raise fields.wrong("positions", positions, "last or all")
 
-        def work(_: Report) -> Any:
-            found = price(CostBench.of(self.shelf.subject, self.shelf.prompts), strand.site, strand.direction(), where)
+        def work(report: Report) -> Any:
+            report("what the plain network says", 0, 1)
+            prompts = CostBench.of(self.shelf.subject, self.shelf.prompts)
+            found = price(prompts, strand.site, strand.direction(), where, progress=report)
             kept = ("site", "positions", "chi", "a", "b", "edge", "nats", "rounding", "prompts")
             told = {name: _plain(getattr(found, name)) for name in kept}
             curve = [asdict(point) for point in found.curve]

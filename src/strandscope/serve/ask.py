@@ -81,7 +81,7 @@ class Wrote:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The reply is whole. `text` is the last of it, `score` by watch (concepts,), NaN where no token was scored; `alarms` those
-    that the end alone raised."""
+    that the end alone raised; `channels` by watch the score of each channel (channels,), where nothing was edited."""
 
     why: Why
     text: str
@@ -89,6 +89,7 @@ class Ended:
     tokens: int
     score: Mapping[str, NDArray[np.float64]]
     alarms: tuple[tuple[str, Fired], ...]
+    channels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

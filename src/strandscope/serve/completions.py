@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from .metrics import Metrics
 from .protocol import Wanted, model_object, wanted
 from .reply import Reply
 from .shelf import Shelf
+from .traffic import Traffic
 from .wire import ApiError, Json, dumps, error_response, json_of, quoted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
     """Everything that routes share: the engine and what stands beside it. `model` is the name that requests give it, `state` the
-    folder of saved settings, `run` that of a training run."""
+    folder of saved settings, `run` that of a training run, `traffic` what the monitors have read."""
 
     engine: Engine
     shelf: Shelf
@@ -47,6 +48,7 @@ class Bench:
     started: int
     state: Path
     run: Path | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 def routes(bench: Bench) -> list[Route]:
@@ -72,7 +74,7 @@ async def held_of(bench: Bench, expression: Expression | None, param: str) -> He
         return held
     try:
         bench.shelf.check(expression)
-        job = bench.jobs.submit(f"dose of {expression}", lambda _: bench.shelf.prepare(expression), kept=False)
+        job = bench.jobs.submit(f"dose of {expression}", lambda report: bench.shelf.prepare(expression, report), kept=False)
     except StrandscopeError as error:
         raise ApiError.of(error, param) from None
     try:
@@ -162,7 +164,7 @@ class _Completions:
             row = bench.engine.submit(ask, heard.tell)
         except StrandscopeError as error:
             raise ApiError.of(error) from None
-        reply = Reply(subject, bench.model, asked, held, {name: monitors[name] for name in ask.watches})
+        reply = Reply(subject, bench.model, asked, held, {name: monitors[name] for name in ask.watches}, bench.traffic)
         return _Running(reply, heard, lambda: bench.engine.cancel(row), bench.metrics, start)
 
     def _monitors(self, asked: Wanted) -> dict[str, Monitor]:

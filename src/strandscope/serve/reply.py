@@ -4,8 +4,9 @@ Beside OpenAI's own fields every answer has one of ours, `strandscope`:
 
     edits       the expression as read, its cost as measured, the dose of each push with the cost foretold and the edge, remarks
     monitors    by name: concepts, thresholds, `first` (number of the first token scored), `tokens` (a list of scores a token,
-                one a concept), `score` of the whole, and alarms: concept, token (its number in the row, from 0, the prompt's
-                counted), whether that is in the prompt or the reply, its text, and the score
+                one a concept), `score` of the whole, alarms: concept, token (its number in the row, from 0, the prompt's
+                counted), whether that is in the prompt or the reply, its text, and the score; and `drift` of all that the
+                monitor has read here without an edit: `sequences`, `p` (valid at any time), `level`, and the alarm or null
     ended       why: stop, length, alarm, time or cancelled
     seed, prompt_tokens, and token_texts of the whole row where they were asked for
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..monitor.live import Fired
     from ..monitor.monitor import Monitor
     from ..subject.subject import Subject
+    from .traffic import Traffic
 
 _REASONS: dict[Why, str] = {"stop": "stop", "length": "length", "alarm": "content_filter", "time": "length", "cancelled": "stop"}
 
@@ -55,6 +57,7 @@ class Reply:
     asked: Wanted
     held: Held | None
     monitors: Mapping[str, Monitor]
+    traffic: Traffic
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     text: str = ""
@@ -69,6 +72,9 @@ class Reply:
             self.made += [] if event.token is None else [event.token]
             for name, tokens in event.scores.items():
                 self.scores.setdefault(name, []).extend(_rows(tokens))
+        else:
+            for name, channels in event.channels.items():
+                self.traffic.take(name, self.monitors[name], channels)
 
     def whole(self, last: Ended) -> dict[str, Any]:
         """The answer, once `take` has had every event."""
@@ -156,6 +162,7 @@ class Reply:
             score = last.score.get(name)
             monitor["score"] = None if score is None else [finite(value) for value in score.tolist()]
             monitor["alarms"] = [self._alarm(*one) for one in self.alarms if one[0] == name]
+            monitor["drift"] = self.traffic.told(name, self.monitors[name])
         texts = {"token_texts": token_texts(self.subject, self._row)} if self.asked.token_texts else {}
         return {"ended": last.why, "monitors": told, **texts}
 

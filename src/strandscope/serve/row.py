@@ -93,6 +93,7 @@ class Row:
             ends=self._ends,
             on_alarm=note,
             force=watch.force,
+            channels=not self.ask.edits,
         )
         self._lives[name], self._scored[name] = live, 0
         self.reads += [(site, self._read(read)) for site, read in reads.items()]
@@ -177,8 +178,10 @@ class Row:
     def end(self, why: Why) -> None:
         for live in self._lives.values():
             live.close()
-        score = {name: live.sequences[-1].score for name, live in self._lives.items() if live.sequences}
-        self._tell_end(Ended(why, self._pieces.rest(), len(self.ask.ids), len(self.made), score, self._alarms()))
+        watched = {name: live.sequences[-1] for name, live in self._lives.items() if live.sequences}
+        score = {name: one.score for name, one in watched.items()}
+        channels = {name: one.channels for name, one in watched.items() if one.channels is not None}
+        self._tell_end(Ended(why, self._pieces.rest(), len(self.ask.ids), len(self.made), score, self._alarms(), channels))
 
     def fail(self, error: StrandscopeError) -> None:
         self._tell_end(Failed(error))

@@ -20,6 +20,7 @@ from ..errors import InputError, MissingError, StrandscopeError
 from ..io import load_tensors
 from ..monitor import file as monitor_file
 from ..monitor.monitor import Monitor
+from ..progress import Progress
 from ..strand import erase, strand
 from ..strand.erase import Eraser
 from ..strand.strand import Strand
@@ -151,7 +152,7 @@ class Shelf:
                 there = ", ".join(sorted(names)) or "none"
                 raise InputError(f"edits: there is no strand of the name {name!r}; there are {there}")
 
-    def prepare(self, expression: Expression) -> Held:
+    def prepare(self, expression: Expression, progress: Progress | None = None) -> Held:
         """The expression with its doses found and its cost measured: seconds the first time, at once afterwards.
 
         Raises:
@@ -162,7 +163,8 @@ class Shelf:
         if held is None:
             with self._lock:
                 loads, library, gates = self._loads, list(self.files.values()), {name: Alarm(name) for name in self.monitors}
-            held = prepare(self.subject, expression, library, gates=gates, benches=self._benches, force=self.force)
+            given = {"gates": gates, "benches": self._benches, "force": self.force, "progress": progress}
+            held = prepare(self.subject, expression, library, **given)
             with self._lock:
                 if self._loads == loads:  # else the files that it was made of are not those that there are
                     self._held[text] = held

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..engine.processes import spread
 from ..errors import InputError
+from ..progress import Progress
 from .judge import Judged, judge
 from .mutation import applied
 from .registry import STANDARDS, standard
 from .standard import Mode, Outcome, Standard
 
-Progress = Callable[[str, int, int], None]
 _BROKEN = (ArithmeticError, ValueError, RuntimeError, IndexError, TypeError)  # what a slip can do to arithmetic and shapes
 PARTS = 20  # into which a standard's repetitions are cut for several processes
 

@@ -8,7 +8,7 @@ saved is refitted on all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
+from ..progress import Progress
 from ..provenance import numpy_generator, versions
 from ..reading import Reading
 from ..statistics.resample import permuted_labels
@@ -30,7 +31,6 @@ from .strand import Shown, Strand, orthonormal
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

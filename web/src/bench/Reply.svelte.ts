@@ -1,5 +1,6 @@
 // One reply while it is written: its tokens with what the monitors scored, and what the server told of it.
 import { stream, told, type Alarm, type Own } from "./api";
+import { held } from "./state.svelte";
 
 export interface Token {
   text: string;
@@ -42,7 +43,10 @@ export class Reply {
 
   #take(own: Own): void {
     if (own.prompt_tokens !== undefined) this.#prompt = own.prompt_tokens;
-    for (const [name, one] of Object.entries(own.monitors ?? {})) this.#thresholds[name] = one.thresholds;
+    for (const [name, one] of Object.entries(own.monitors ?? {})) {
+      this.#thresholds[name] = one.thresholds;
+      if (one.drift && one.drift.sequences >= (held.drift[name]?.sequences ?? 0)) held.drift[name] = one.drift;
+    }
     if (own.edits) this.told.push(`held by ${own.edits.expression}`, ...own.edits.told);
     for (const [name, one] of Object.entries(own.scores ?? {})) {
       one.tokens.forEach((scores, number) => {

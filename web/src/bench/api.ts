@@ -18,12 +18,20 @@ export interface StrandEntry {
   classes: string[];
   evidence?: Reading;
 }
+/** Of what a monitor has read since it was opened, requests with edits left out. */
+export interface Drift {
+  sequences: number;
+  p: number; // valid at any time
+  level: number;
+  alarm: { channel: string; sequence: number; p: number } | null;
+}
 export interface MonitorEntry {
   name: string;
   rate: number;
   confidence: number;
   aggregation: string;
   concepts: { concept: string; threshold: number }[];
+  drift: Drift;
 }
 export interface Shelf {
   strands: StrandEntry[];
@@ -50,7 +58,7 @@ export interface Alarm {
 }
 export interface Own {
   edits?: { expression: string; cost: Reading; told: string[] } | null;
-  monitors?: Record<string, { concepts: string[]; thresholds: (number | null)[]; first: number; score?: (number | null)[] | null }>;
+  monitors?: Record<string, { concepts: string[]; thresholds: (number | null)[]; first: number; score?: (number | null)[] | null; drift?: Drift }>;
   prompt_tokens?: number;
   scores?: Record<string, { first: number; tokens: (number | null)[][] }>;
   alarms?: Alarm[];

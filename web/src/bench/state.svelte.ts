@@ -1,5 +1,5 @@
 // What the bench holds: the shelf, the dose of each strand, what is erased, which monitors look on.
-import { ask, type MonitorEntry, type Shelf, type StrandEntry } from "./api";
+import { ask, type Drift, type MonitorEntry, type Shelf, type StrandEntry } from "./api";
 
 export interface Settings {
   doses: Record<string, number>;
@@ -24,6 +24,7 @@ class Held {
   strands = $state<StrandEntry[]>([]);
   monitors = $state<MonitorEntry[]>([]);
   broken = $state<Shelf["left_out"]>([]);
+  drift = $state<Record<string, Drift>>({}); // by monitor
   settings = $state<Settings>(fresh());
 
   async load(again = false): Promise<void> {
@@ -31,6 +32,7 @@ class Held {
     this.strands = shelf.strands;
     this.monitors = shelf.monitors;
     this.broken = shelf.left_out;
+    this.drift = Object.fromEntries(shelf.monitors.map((one) => [one.name, one.drift]));
   }
 
   /** What the network is held by, as the command line would have it; "" where by nothing. */

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ...engine.processes import spread
 from ...errors import InputError
+from ...progress import Progress
 from ...provenance import versions
 from ..law import LawResult
 from .entry import LEVEL
 from .registry import ENTRIES, law
 
 SCHEMA = "strandscope/laws/1"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
