@@ -185,7 +185,7 @@ def run(size: Size) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder) / "push.safetensors")
         with ours(Path(folder), tokens) as client:
-            pairs = paired(lambda: client.ask(*steered[0]), in_process, size.of(7, 1))
+            pairs = paired(lambda: client.ask(*steered[0]), in_process, size.of(15, 1))
             lines.append(pairs.line("one steered chat: seconds over HTTP / generate in-process", 1.03))
             alone, together = rates(client, given[0], steered, repeats)
     lines += _lines("ours, steered", alone, together, least=3.0)

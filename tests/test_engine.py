@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from strandscope.engine.processes import spread
+from strandscope.engine.threads import in_thread
 
 
 def late_first(number: int) -> tuple[int, int]:
@@ -84,3 +87,17 @@ def test_whoever_stops_listening_drops_the_rest(tmp_path: Path) -> None:
 def test_a_result_that_cannot_be_sent_is_an_error_at_once() -> None:
     with pytest.raises((TypeError, AttributeError), match="pickle"):
         list(spread(unpicklable, range(2), 2))
+
+
+# --- a thread of its own ---
+
+
+def test_work_in_a_thread_gives_what_it_gives_and_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    assert in_thread(lambda: threading.current_thread().name) == "strandscope work"
+    with pytest.raises(ZeroDivisionError):
+        in_thread(lambda: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        in_thread(lambda: signal.raise_signal(signal.SIGINT) or time.sleep(0.2))
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # the one whose wait was interrupted

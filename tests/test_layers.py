@@ -139,6 +139,7 @@ UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 MAY = {
     ("subject/attach.py", "registers a hook"),
     ("cli/main.py", "catches every exception"),  # the last line of defence: a traceback, a sentence and exit code 5
+    ("engine/threads.py", "catches every exception"),  # hands it over to the thread that waits, whatever it is
 }
 
 

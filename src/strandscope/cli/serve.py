@@ -77,24 +77,26 @@ def serve(
         if port not in (None, 0, address.port):
             note(f"port {port} is taken; this is {address.port}")
         folders = [Path(path) for path in strands] or ([STRANDS] if STRANDS.is_dir() else [])
-        subject = options.open_subject(model, **opening)
+        from ..engine.threads import in_thread
         from ..report.text import visible
         from ..serve.app import bench_of
+        from ..serve.completions import Bench
         from ..serve.engine import Limits
         from ..serve.run import log_to, server
 
-        limits = Limits(rows=rows, waiting=waiting, tokens=max_tokens, seconds=seconds)
-        files = [Path(file) for file in monitors]
-        bench = bench_of(
-            subject,
-            strands=folders,
-            monitors=files,
-            limits=limits,
-            prompts=dose_prompts,
-            force=force,
-            state=Path(state),
-            run=None if run is None else Path(run),
-        )
+        def made() -> Bench:
+            return bench_of(
+                options.open_subject(model, **opening),
+                strands=folders,
+                monitors=[Path(file) for file in monitors],
+                limits=Limits(rows=rows, waiting=waiting, tokens=max_tokens, seconds=seconds),
+                prompts=dose_prompts,
+                force=force,
+                state=Path(state),
+                run=None if run is None else Path(run),
+            )
+
+        bench = in_thread(made)  # this thread runs no kernels, so that the engine's is the only one that does
         for broken in bench.shelf.broken:
             note(visible(f"left out: {broken.sentence}", lines=False))
         names = ", ".join(sorted({one.name for one in bench.shelf.files.values()})) or "none"

@@ -1,8 +1,8 @@
 """Long work beside the chats, one at a time: with progress, a result or a sentence, and an end when it is no longer wanted.
 
-Work runs in one thread, in the order in which it was asked for; so many may wait and no more. It is given a callback (stage,
-done, of) and is cancelled inside it, between two of its steps; work that never calls it can be cancelled while it waits, and once
-begun runs to its end. What is finished is kept until so many newer ones are.
+One piece of work runs at a time, in the order in which they were asked for, each in a thread of its own; so many may wait and no
+more. It is given a callback (stage, done, of) and is cancelled inside it, between two of its steps; work that never calls it can
+be cancelled while it waits, and once begun runs to its end. What is finished is kept until so many newer ones are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..engine.threads import in_thread
 from ..errors import StrandscopeError
 from .engine import Busy
 
@@ -98,7 +99,7 @@ class Jobs:
 
         def run() -> Any:
             job.report("begun", 0, 0)
-            return work(job.report)
+            return in_thread(lambda: work(job.report))
 
         job.future = self._pool.submit(run)
         self._jobs[job.id] = job
