@@ -39,7 +39,7 @@ class Add:
         if self.scale == 0:
             return states
         check_width(self.direction, states.shape[-1])
-        (push,) = ready(self._ready, states, states.dtype, lambda: (self.scale * self.direction.double(),))
+        (push,) = ready(self._ready, states, own, lambda: (self.scale * self.direction.double(),))
         return states + push
 
 
@@ -60,7 +60,7 @@ class Ablate:
 
     def __call__(self, states: Tensor) -> Tensor:
         check_width(self.direction, states.shape[-1])
-        (unit,) = ready(self._ready, states, wide(states), lambda: (self.direction.double() / self.direction.double().norm(),))
+        (unit,) = ready(self._ready, states, wide, lambda: (self.direction.double() / self.direction.double().norm(),))
         held = states.to(unit.dtype)
         return (held - ((held @ unit)[..., None] - self.mean) * unit).to(states.dtype)
 
@@ -80,13 +80,20 @@ class Then:
         return states
 
 
-def ready(made: Ready, states: Tensor, dtype: torch.dtype, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """What `make` gives, in `dtype` on the states' device; made at the first call for it and kept in `made`."""
-    key = (dtype, states.device)
-    if key not in made:
+def ready(
+    made: Ready, states: Tensor, dtype: Callable[[Tensor], torch.dtype], make: Callable[[], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """What `make` gives, in `dtype(states)` on the states' device; made at the first call for such states and kept in `made`."""
+    key = (states.dtype, states.device)
+    found = made.get(key)
+    if found is None:
         with torch.inference_mode(False):  # what is made inside it could not be differentiated through later
-            made[key] = tuple(part.detach().to(device=states.device, dtype=dtype) for part in make())
-    return made[key]
+            found = made[key] = tuple(part.detach().to(device=states.device, dtype=dtype(states)) for part in make())
+    return found
+
+
+def own(states: Tensor) -> torch.dtype:
+    return states.dtype
 
 
 def wide(states: Tensor) -> torch.dtype:

@@ -70,7 +70,7 @@ class CoordinateGate:
         )
 
     def _says(self, state: Tensor) -> Tensor:
-        (read,) = ready(self._ready, state, wide(state), lambda: (self.read,))
+        (read,) = ready(self._ready, state, wide, lambda: (self.read,))
         coordinate = state.to(read.dtype) @ read - self.offset
         return coordinate > self.value if self.side == ">" else coordinate < self.value
 

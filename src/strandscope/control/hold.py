@@ -45,11 +45,9 @@ class Erase:
 
     def __call__(self, states: Tensor) -> Tensor:
         check_width(self.read, states.shape[-1])
-        read, write, mean = ready(self._ready, states, wide(states), lambda: (self.read, self.write.T, self.mean))
+        read, write, mean = ready(self._ready, states, wide, lambda: (self.read, -self.write.T, self.mean))
         held = states.to(mean.dtype)  # less the mean before it is read: a common offset may be a thousand times the spread
-        flat = held.reshape(-1, held.shape[-1])
-        erased = torch.addmm(flat, (flat - mean) @ read, write, alpha=-1)
-        return erased.reshape(held.shape).to(states.dtype)
+        return _plus(held, (held - mean) @ read, write).to(states.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,14 +95,12 @@ class Clamp:
 
     def __call__(self, states: Tensor) -> Tensor:
         check_width(self.basis, states.shape[-1])
-        basis, dual, low, high = ready(self._ready, states, wide(states), lambda: (self.basis, self.dual.T, *self._bounds()))
+        basis, dual, low, high = ready(self._ready, states, wide, lambda: (self.basis, self.dual.T, *self._bounds()))
         held = states.to(basis.dtype)
         read = held @ basis
         move = read.clamp(low, high) - read
-        if move.device.type == "cpu" and not bool(move.any()):  # elsewhere to look would be to wait
-            return states
-        moved = (held + move @ dual).to(states.dtype)
-        return torch.where((move != 0).any(-1, keepdim=True), moved, states)
+        outside = move != 0 if basis.shape[1] == 1 else (move != 0).any(-1, keepdim=True)
+        return torch.where(outside, _plus(held, move, dual).to(states.dtype), states)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +136,7 @@ class Rotate:
         check_width(self.direction, states.shape[-1])
         if self.angle == 0:
             return states
-        (unit,) = ready(self._ready, states, wide(states), lambda: (self.direction.double() / self.direction.double().norm(),))
+        (unit,) = ready(self._ready, states, wide, lambda: (self.direction.double() / self.direction.double().norm(),))
         held = states.to(unit.dtype)
         along = (held @ unit)[..., None]
         across = held - along * unit
@@ -158,6 +154,11 @@ class Rotate:
         assert self.angle is not None
         after = (torch.atan2(height, along) - self.angle).clamp(0.0, math.pi)
         return after.cos(), after.sin()
+
+
+def _plus(states: Tensor, coordinates: Tensor, rows: Tensor) -> Tensor:
+    """states (…, d) + coordinates (…, k) · rows (k, d), of one row in one operation."""
+    return torch.addcmul(states, coordinates, rows[0]) if len(rows) == 1 else states + coordinates @ rows
 
 
 def _columns(columns: Tensor, name: str, beside: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from ..provenance import torch_generator
 from ..subject.attach import Scope, attach
 from ..subject.site import Site
 from .bench import Bench
-from .edit import Ready, check_width, ready
+from .edit import Ready, check_width, own, ready
 from .push import Push
 from .texts import in_batches, replies
 
@@ -50,7 +50,7 @@ class AddEach:
         check_width(self.directions[0], states.shape[-1])
         if states.shape[0] != len(self.directions):
             raise InputError(f"directions: got {len(self.directions)} for a batch of {states.shape[0]} rows, wanted one a row")
-        (push,) = ready(self._ready, states, states.dtype, lambda: (self.directions[:, None, :],))
+        (push,) = ready(self._ready, states, own, lambda: (self.directions[:, None, :],))
         return states + push
 
 
