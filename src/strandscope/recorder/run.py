@@ -1,16 +1,16 @@
 """A run read back from its folder: readings over steps, what was made of the kept subspaces, spikes and emergence times.
 
 Everything that compares records is made here and not while recording, so a run that was killed reads as well as one that was
-closed: its features are compared with the last ones that there are. They are read site by site and record by record as they are
-asked for, and never held all at once: what a run takes of memory does not grow with its records.
+closed: its features are compared with the last ones that there are. They are read as they are asked for, site by site and record
+by record, and so many of them are held at once and no more: what a run takes of memory does not grow with its records.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from .summary import summary
 from .text import told
 
 SUMMARY = "summary.json"
+HELD = 256  # features of a site in a record, held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,13 @@ class Run:
     def features(self, site: str, number: int) -> Kept | None:
         """The features at a site in a record, by its number; None where there were none (no gradient, or a NaN)."""
         self._check(site)
+        return self._features(site, number)
+
+    @cached_property
+    def _features(self) -> Callable[[str, int], Kept | None]:
+        return lru_cache(HELD)(self._read_features)
+
+    def _read_features(self, site: str, number: int) -> Kept | None:
         names = [f"{site}/{name}" for name in ("vectors", "values", "traces", "carriers")]
         held = read_tensors(self.folder, self.records[number].tensors, names)
         if not held:
