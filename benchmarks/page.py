@@ -66,7 +66,7 @@ def report(subject: ss.Subject, browser: Any, folder: Path, size: Size) -> list[
 
 def recorded(folder: Path, points: int) -> Path:
     """A run folder as the recorder begins one, with so many losses."""
-    ss.Recorder(nn.Linear(2, 2), lambda: torch.randn(4, 2), out=folder).close()
+    ss.Recorder(nn.Linear(2, 2), lambda: torch.ones(64, 2) * torch.arange(64)[:, None], out=folder).close()
     lines = folder / "records.jsonl"
     noise = torch.randn(points, generator=torch.Generator().manual_seed(0)).mul(0.1).exp().tolist()
     with lines.open("a", encoding="utf-8") as file:

@@ -45,7 +45,7 @@ def run(size: Size) -> Results:
         steps = size.of(STEPS[name], STEPS[name] // 20)
         shares: dict[str, list[float]] = {"wall": [], "processor": [], "said": [], "records": [], "same": []}
         trained(name, max(steps // 20, 1), False)  # warms up
-        for number in range(size.of(5, 1)):
+        for number in range(size.of(3, 1)):
             pair = {watched: trained(name, steps, watched) for watched in ((False, True) if number % 2 == 0 else (True, False))}
             (wall, processor, losses, _), (wall_with, processor_with, losses_with, found) = pair[False], pair[True]
             assert found is not None and found.overhead.value is not None

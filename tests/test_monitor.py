@@ -12,6 +12,7 @@ import torch
 import strandscope as ss
 import tiny_chat
 import watched
+from strandscope.audit import _watched
 from strandscope.capture.activations import Activations
 from strandscope.capture.examples import Example, Examples
 from strandscope.errors import InputError, TrustError
@@ -22,8 +23,10 @@ from strandscope.monitor.held import beside, held_out, parts
 from strandscope.monitor.judged import judge
 from strandscope.monitor.monitor import Monitor
 from strandscope.monitor.probability import platt
+from strandscope.monitor.shown import shown
 from strandscope.monitor.threshold import calibrate
 from strandscope.provenance import numpy_generator
+from strandscope.report.asked import Asked
 from strandscope.statistics.resample import group_folds
 from strandscope.strand.find import find
 from strandscope.strand.strand import Strand
@@ -46,6 +49,47 @@ def quiet() -> Examples:
 
 def made(subject: Subject, quiet: Examples, how: str = "max", **options: object) -> Monitor:
     return Monitor.calibrate(watched.three(subject), quiet, subject=subject, false_alarm=0.05, aggregation=how, **options)  # type: ignore[arg-type]
+
+
+# --- rows to look at ---
+
+
+@pytest.mark.parametrize("how", ["last", "max"])
+def test_rows_are_shown_token_by_token_between_the_benign_middle_and_the_threshold(
+    subject: Subject, quiet: Examples, how: str
+) -> None:
+    monitor, rows = made(subject, quiet, how), watched.labelled(4, 5)
+    found = shown(monitor, subject, rows)
+    assert [one.id for one in found] == [row.id for row in rows.rows]
+    for ids, one in zip(watched.ids_of(subject, rows), found, strict=True):
+        kept = list(ids)[monitor.reader.skip :]
+        assert one.tokens == tuple(subject.tokenizer.decode([token]) for token in kept)  # type: ignore[union-attr]
+        for place, concept in enumerate(monitor.concepts):
+            scores = watched.own_scores(subject, watched.three(subject), concept, ids)[monitor.reader.skip :]
+            middle, threshold = monitor.centres[place], monitor.thresholds[place]
+            assert one.values[:, place] == pytest.approx((scores - middle) / (threshold - middle), abs=1e-3)
+    low = replace(monitor, threshold=replace(monitor.threshold, value=-0.1))
+    assert shown(low, subject, rows) == ()
+
+
+def test_an_audit_shows_the_first_conversation_and_the_first_row_of_each_class(subject: Subject, quiet: Examples) -> None:
+    monitor, pack = made(subject, quiet), watched.labelled(8, 6)
+    pack = Examples.from_rows(
+        [{"text": row.input, "label": row.label, "group": f"g{i}"} for i, row in enumerate(pack.rows)], "first"
+    )
+    other = replace(pack, name="no concept of it")
+    entry = _watched(monitor, subject, [Asked(one, "?", "here") for one in (pack, other)])
+    codes = [row.label for row in pack.rows]
+    ids = [pack.rows[codes.index(code)].id for code in range(2)]
+    wanted = [conversations().rows[0].id, *(f"first {one}" for one in ids)]
+    assert [row.id for row in entry.examples] == [name for name in wanted for _ in monitor.concepts]
+    assert [row.concept for row in entry.examples[:2]] == ["first", "second"] and [row.label for row in entry.examples[::2]] == [
+        "benign", *pack.classes
+    ]  # fmt: skip
+    assert all(len(row.tokens) == len(row.values) > 0 for row in entry.examples)
+    foreign = replace(monitor, fingerprint="f" * 64)
+    with pytest.raises(TrustError, match="calibrated in the network"):
+        _watched(foreign, subject, [])
 
 
 # --- scores ---

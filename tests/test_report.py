@@ -26,7 +26,7 @@ from strandscope.report.effects import (
 )
 from strandscope.report.erasure import ErasureEntry, LeakEntry, PlaceEntry
 from strandscope.report.markdown import markdown
-from strandscope.report.monitored import ConceptMonitorEntry, EvaluationLine, MonitorEntry
+from strandscope.report.monitored import ConceptMonitorEntry, EvaluationLine, MonitorEntry, WatchedRow
 from strandscope.report.text import curve_lines, fenced, plain, sparkline, visible
 from strandscope.report.verdict import brief, concept_findings
 
@@ -164,6 +164,7 @@ def watched(text: str = "text") -> MonitorEntry:
     return MonitorEntry(
         aggregation="max", skip=0, template={"description": text}, fingerprint="a" * 64, rate=0.01, confidence=0.95, order=1,
         sequences=300, rows=300, false_alarms=look("share"), concepts=(one,),
+        examples=(WatchedRow(id=text, label=text, concept=text, tokens=(text, text), values=(0.2, 1.3)),),
     )  # fmt: skip
 
 

@@ -23,17 +23,21 @@ from types import ModuleType
 from typing import Any
 
 from . import io
+from .capture.examples import Examples
 from .errors import InputError, TrustError
+from .monitor.benign import conversations, row_of
 from .monitor.monitor import Monitor
+from .monitor.shown import shown
 from .provenance import versions
 from .report import entries
-from .report.asked import Concept, checked, packs
+from .report.asked import Asked, Concept, checked, packs
 from .report.census import read
 from .report.effects import EffectEntry
 from .report.erasure import ErasureEntry
 from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, UseEntry, as_json
 from .report.kept import Kept
 from .report.markdown import markdown
+from .report.monitored import MonitorEntry
 from .report.monitored import entry as monitor_entry
 from .report.page.html import html
 from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
@@ -113,7 +117,7 @@ def audit(
     pushing, using = (QUICK, USING_QUICK) if quick else (FULL, USING)
     stages = Stages(subject, kept, seed, permutations_for(len(asked)), pushing, using, progress)
     counted = Unmeasured(reason=NO_CENSUS) if census is None else read(census, subject.fingerprint)
-    watched = Unmeasured(reason=NO_MONITOR) if monitor is None else monitor_entry(_own(Monitor.load(monitor), subject))
+    watched = Unmeasured(reason=NO_MONITOR) if monitor is None else _watched(Monitor.load(monitor), subject, asked)
     unasked = "a quick audit does not erase" if quick and erase is None else "it was not asked for" if erase is False else ""
     checks = _checked(subject, stages)
 
@@ -162,9 +166,22 @@ def _p(measured: Measured) -> float:
     return null.p
 
 
-def _own(monitor: Monitor, subject: Subject) -> Monitor:
+def _watched(monitor: Monitor, subject: Subject, asked: Sequence[Asked]) -> MonitorEntry:
+    """The monitor, with rows to look at: the first conversation of the project's, and the first row of each class of its packs.
+
+    They are taken by their place in the files, whatever their scores.
+    """
     monitor.check(subject.fingerprint)
-    return monitor
+    chat = monitor.template.get("format") == "chat"
+    rows, labels = [row_of("benign", conversations().rows[0], chat)], ["benign"]
+    for one in asked:
+        if one.name in monitor.concepts and one.examples.kind in ("text", "chat"):
+            for code, label in enumerate(one.examples.classes):
+                row = next(row for row in one.examples.rows if row.label == code)
+                rows.append(row_of(one.name, row, chat) | {"id": f"{one.name} {row.id}"})
+                labels.append(label)
+    seen = shown(monitor, subject, Examples.from_rows(rows, "rows to look at"))
+    return monitor_entry(monitor, rows=[*zip(labels, seen, strict=False)])  # of a monitor of states there are none
 
 
 def _behind(

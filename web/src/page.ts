@@ -128,7 +128,7 @@ export interface Said {
   text: string;
 }
 /**
- * A text with a value for each token (in `unit`); values within ± `bound` are what chance gives.
+ * A text with a value for each token (in `unit`); values outside ± `bound` are marked, and `beyond` says what they are.
  */
 export interface Tokens {
   kind: "tokens";
@@ -138,5 +138,6 @@ export interface Tokens {
   values: number[];
   bound: number;
   unit: string;
+  beyond: string;
   concept: string;
 }

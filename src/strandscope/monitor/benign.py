@@ -32,12 +32,13 @@ def benign(chat: bool = True) -> Examples:
     prose = prose.subset([number for number, row in enumerate(prose.rows) if row.group not in _ROMANCE])
     prose = prose.subset(range(_TURNS * len(set(prose.groups.tolist()))))  # the kinds take turns
     for kind, examples in (("prompt", neutral_prompts()), ("passage", prose), ("conversation", conversations())):
-        rows += [_row(f"{kind}:{row.group}", row, chat) for row in examples.rows]
-    rows += [_row(f"docstring:{row.group}", row, chat) for row in docstrings().rows]
+        rows += [row_of(f"{kind}:{row.group}", row, chat) for row in examples.rows]
+    rows += [row_of(f"docstring:{row.group}", row, chat) for row in docstrings().rows]
     return Examples.from_rows(rows, "benign")
 
 
-def _row(group: str, row: Example, chat: bool) -> dict[str, Any]:
+def row_of(group: str, row: Example, chat: bool) -> dict[str, Any]:
+    """A text or conversation as a row of chats, or of plain texts."""
     value = row.input
     if chat:
         content = [{"role": "user", "content": value}] if isinstance(value, str) else list(value)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..reading import Reading
@@ -11,6 +12,7 @@ from .text import aligned, plain, visible
 if TYPE_CHECKING:
     from ..monitor.evaluate import Evaluation
     from ..monitor.monitor import Monitor
+    from ..monitor.shown import Shown
 
 
 @record
@@ -40,6 +42,17 @@ class ConceptMonitorEntry:
 
 
 @record
+class WatchedRow:
+    """A row as the monitor reads it: how far each token is from the benign middle, 0, to the threshold of a concept, 1."""
+
+    id: str
+    label: str
+    concept: str
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@record
 class MonitorEntry:
     """`false_alarms` is the rate per sequence of an alarm by any concept, expected and at most with `confidence`; the threshold
     is the `order`-th largest of `sequences` benign groups."""
@@ -56,10 +69,11 @@ class MonitorEntry:
     rows: int
     false_alarms: Reading
     concepts: tuple[ConceptMonitorEntry, ...]
+    examples: tuple[WatchedRow, ...] = ()
 
 
-def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = ()) -> MonitorEntry:
-    """The record of a monitor, with what `monitor.evaluate` measured of its concepts."""
+def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = (), rows: Sequence[tuple[str, Shown]] = ()) -> MonitorEntry:
+    """The record of a monitor, with what `monitor.evaluate` measured of its concepts, and rows to look at with their labels."""
     return MonitorEntry(
         aggregation=str(monitor.reader.aggregation),
         skip=monitor.reader.skip,
@@ -72,6 +86,11 @@ def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = ()) -> Monitor
         rows=monitor.threshold.rows,
         false_alarms=monitor.false_alarms,
         concepts=tuple(_concept(monitor, name, evaluations) for name in monitor.concepts),
+        examples=tuple(
+            WatchedRow(id=row.id, label=label, concept=name, tokens=row.tokens, values=tuple(row.values[:, place].tolist()))
+            for label, row in rows
+            for place, name in enumerate(monitor.concepts)
+        ),
     )
 
 

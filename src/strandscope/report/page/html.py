@@ -185,7 +185,7 @@ def _tokens(block: Tokens) -> str:
         if abs(value) > block.bound
     ]
     told = ", ".join(beyond) or "none"
-    text = f"{block.title}. Tokens beyond ±{block.bound:.1f} {block.unit}: {told}."
+    text = f"{block.title}. Tokens {block.beyond} (±{block.bound:.1f} {block.unit}): {told}."
     return f"<p>{_text(text)}</p><pre>{_text(''.join(block.tokens))}</pre>"
 
 

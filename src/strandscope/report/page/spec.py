@@ -147,7 +147,7 @@ class Texts:
 
 @record
 class Tokens:
-    """A text with a value for each token (in `unit`); values within ± `bound` are what chance gives."""
+    """A text with a value for each token (in `unit`); values outside ± `bound` are marked, and `beyond` says what they are."""
 
     kind: Literal["tokens"] = "tokens"
     id: str
@@ -156,6 +156,7 @@ class Tokens:
     values: tuple[float, ...]
     bound: float
     unit: str
+    beyond: str = "beyond what chance gives"
     concept: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..finding import Report, Unmeasured
 from .marks import mark
-from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table
+from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table, Tokens
 from .words import three
 
 
@@ -51,4 +51,24 @@ def section(report: Report) -> Section:
                     rows=told, folded=True, concept=one.concept,
                 )
             )  # fmt: skip
+    if made.examples:
+        blocks.append(
+            Prose(
+                text="Rows as the monitor reads them, taken by their place in the files and not by their scores. A row alarms by "
+                f"its {made.aggregation} over tokens."
+            )
+        )
+    blocks += [
+        Tokens(
+            id=f"watched-{number}",
+            title=f"{row.concept} in {row.id}, {row.label}",
+            tokens=row.tokens,
+            values=row.values,
+            bound=1.0,
+            unit="of the way there from the benign middle",
+            beyond="as far out as the threshold",
+            concept=row.concept,
+        )
+        for number, row in enumerate(made.examples)
+    ]
     return Section(id="monitor", title="Monitor", question=question, blocks=tuple(blocks))

@@ -1,0 +1,43 @@
+"""Sequences token by token as a monitor reads them, to be looked at: nothing is concluded from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..capture.examples import Examples
+from ..capture.record import stream
+from ..subject.site import Site
+from .rows import Floats
+from .states import TEMPLATE
+
+if TYPE_CHECKING:
+    from ..subject.subject import Subject
+    from .monitor import Monitor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A sequence: its tokens from the first that is scored on, and how far each is on the way from the benign middle, 0, to the
+    threshold, 1: (tokens, concepts)."""
+
+    id: str
+    tokens: tuple[str, ...]
+    values: Floats
+
+
+def shown(monitor: Monitor, subject: Subject, examples: Examples) -> tuple[Shown, ...]:
+    """Each row, in the order given; none where the monitor reads states, or its threshold is no higher than the benign middle."""
+    if monitor.template == TEMPLATE or subject.tokenizer is None or not monitor.threshold.value > 0:
+        return ()
+    reader, concepts = monitor.reader, len(monitor.concepts)
+    found: dict[int, Shown] = {}
+    for batch in stream(subject, examples, [Site.parse(site) for site in reader.channels.sites], (reader.skip, None)):
+        products = reader.channels.products({str(site): states for site, states in batch.states.items()})
+        scores = reader.channels.scores(products)[:, :concepts]
+        values = (scores - monitor.centres) / (monitor.spreads * monitor.threshold.value)
+        for row in batch.rows.unique().tolist():
+            own = (batch.rows == row).numpy()
+            tokens = tuple(str(subject.tokenizer.decode([token])) for token in batch.tokens.numpy()[own].tolist())
+            found[row] = Shown(examples.rows[row].id, tokens, values[own])
+    return tuple(found[row] for row in sorted(found))
