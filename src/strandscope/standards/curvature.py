@@ -73,9 +73,9 @@ def quadratic(draw: Draw) -> Outcome:
     (10, 20, 200),
     Mutation(
         "missing square root: squared residuals",
-        lanczos._eigenpairs,
-        "(moved - wide * values).norm(dim=0)",
-        "(moved - wide * values).square().sum(0)",
+        lanczos._pairs_of,
+        "(images - wide * values).norm(dim=0)",
+        "(images - wide * values).square().sum(0)",
     ),
     source="construction",
     unit="of λ₁, beyond the bound",

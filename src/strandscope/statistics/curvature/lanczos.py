@@ -172,7 +172,7 @@ def _eigenpairs(
         if krylov.filled == room:
             krylov.restart(theta, ritz, min(k + (room - k) // 3, room - 1))
     taken = min(k, len(theta))
-    pairs, products = _Pairs.of(operator, krylov.combine(ritz[:, :taken])), krylov.products + taken
+    pairs, products = _pairs_of(operator, krylov.combine(ritz[:, :taken])), krylov.products + taken
     for _ in range(REFINED):
         if 2 * taken > operator.size or products + 2 * taken > most or bool((pairs.residuals <= tolerance * scale).all()):
             break
@@ -197,13 +197,6 @@ class _Pairs:
     values: Tensor
     residuals: Tensor
 
-    @classmethod
-    def of(cls, operator: Operator, vectors: Tensor) -> _Pairs:
-        given = (vectors / vectors.norm(dim=0)).to(operator.dtype)
-        wide, images = given.double(), (operator @ given).double()
-        values = (wide * images).sum(0) / wide.square().sum(0)
-        return cls(wide, images, values, (images - wide * values).norm(dim=0))
-
     def refined(self, operator: Operator, sign: float) -> _Pairs:
         """The outermost pairs in the span of the vectors and of their residuals: k products, and k for the new images."""
         k = self.vectors.shape[1]
@@ -218,4 +211,12 @@ class _Pairs:
         inner = whitened.T @ (span.T @ images) @ whitened
         theta, turned = torch.linalg.eigh((inner + inner.T) / 2)
         outermost = (sign * theta).argsort(descending=True)[:k]
-        return _Pairs.of(operator, span @ (whitened @ turned[:, outermost]))
+        return _pairs_of(operator, span @ (whitened @ turned[:, outermost]))
+
+
+def _pairs_of(operator: Operator, vectors: Tensor) -> _Pairs:
+    """Vectors (p, k) of any length, with k products."""
+    given = (vectors / vectors.norm(dim=0)).to(operator.dtype)
+    wide, images = given.double(), (operator @ given).double()
+    values = (wide * images).sum(0) / wide.square().sum(0)
+    return _Pairs(wide, images, values, (images - wide * values).norm(dim=0))
