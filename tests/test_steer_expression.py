@@ -107,8 +107,16 @@ def test_a_cost_that_is_not_measured_says_why(model: Path, strands: Path, capsys
     ],
 )
 def test_what_cannot_be_held_is_one_sentence(
-    model: Path, strands: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    strands: Path,
+    words: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where no audit has left its strands
     assert steer(model, *(str(strands) if word == "STRANDS" else word for word in words)) == code
     out, err = capsys.readouterr()
     assert out == "" and said in err and "Traceback" not in err
