@@ -11,9 +11,9 @@ import click
 
 from ..errors import MissingError
 from . import options
+from .held import STRANDS
 from .progress import note
 
-STRANDS = Path("audit/strands")
 NEEDED = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 
 
