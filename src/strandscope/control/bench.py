@@ -110,12 +110,13 @@ class Bench:
         every = list(range(len(self.prompts)))
         if positions == "last":
             parts = under_edits(self.subject, self.tokens, site, edits)
-            costs = ((rows, number, divergence(self.plain[rows], said)) for rows, number, said in parts)
+            alone = [{site: [(edit, Scope())]} for edit in edits]
+            costs = ((rows, n, finite_costs(divergence(self.plain[rows], said), alone[n])) for rows, n, said in parts)
         else:
             costs = ((every, number, self.costs(site, edit, positions)) for number, edit in enumerate(edits))
         done = 0
         for rows, number, cost in costs:
-            found[number, rows] = finite_costs(cost, {site: [(edits[number], Scope())]})
+            found[number, rows] = cost
             done += len(rows)
             if progress is not None:
                 progress("prompts under pushes", done, found.size)
