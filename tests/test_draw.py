@@ -204,6 +204,14 @@ def test_the_command_writes_the_page_again_and_the_figures(folder: Path, capsys:
     assert not (folder / "report.html").exists() and f"{len(drawn)} pictures" in capsys.readouterr().err
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path / "none")]) == 3
-    assert "there is no such file" in capsys.readouterr().err
+def test_the_command_says_what_is_wrong(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for words, code, said in (
+        ([str(tmp_path / "none")], 3, "there is no such file"),
+        ([str(folder), "--figures", str(tmp_path / "file")], 3, "cannot write"),
+        ([str(folder), "--out", str(tmp_path / "file" / "page.html")], 3, "cannot write"),
+        ([str(folder), "--format", "png"], 2, "goes with --figures"),
+    ):
+        assert main(["report", *words]) == code
+        shown = capsys.readouterr().err
+        assert said in shown and "Traceback" not in shown

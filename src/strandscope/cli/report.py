@@ -14,8 +14,8 @@ from .progress import note
 @click.argument("audit", metavar="AUDIT")
 @click.option("--out", metavar="FILE", help="Where the page is written.  [default: report.html beside the report]")
 @click.option("--figures", metavar="DIR", help="Write every figure there as a picture, and the page only where --out is given.")
-@click.option("--format", "kind", type=click.Choice(["svg", "png"]), default="svg", show_default=True, help="Of the pictures.")
-def report(audit: str, out: str | None, figures: str | None, kind: str) -> None:
+@click.option("--format", "kind", type=click.Choice(["svg", "png"]), help="Of the pictures.  [default: svg]")
+def report(audit: str, out: str | None, figures: str | None, kind: str | None) -> None:
     """Read the report of AUDIT, an audit's folder or its report.json, and write report.html as this version draws it.
 
     Nothing is measured. Pictures are drawn by matplotlib, the extra [figures].
@@ -25,16 +25,17 @@ def report(audit: str, out: str | None, figures: str | None, kind: str) -> None:
       strandscope report audit
       strandscope report audit/report.json --figures pictures --format png
     """
+    if kind is not None and figures is None:
+        raise click.BadParameter("goes with --figures; name the folder where the pictures are to be", param_hint="--format")
     from ..report.finding import Report
 
     read = Report.load(audit)
     if figures is not None:
-        folder = Path(figures)
-        folder.mkdir(parents=True, exist_ok=True)
-        names = _names(list(read.figures))
-        for figure in read.figures.values():
-            figure.save(folder / f"{names[figure.id]}.{kind}")
-        note(f"{len(names)} pictures are in {folder}")
+        drawn = read.figures
+        names = _names(list(drawn))
+        for one, figure in drawn.items():
+            figure.save(Path(figures) / f"{names[one]}.{kind or 'svg'}")
+        note(f"{len(names)} pictures are in {figures}")
     if figures is None or out is not None:
         from ..io import write_text
         from ..report.page.html import html
