@@ -24,8 +24,7 @@ from strandscope.serve.ask import Ask, Ended, Event, Failed, Watch, Wrote
 from strandscope.serve.batch import Batch
 from strandscope.serve.engine import Busy, Engine, Limits, beside, ends_of
 from strandscope.serve.row import Alarm, Row
-from strandscope.serve.sampling import Draws, Sampling
-from strandscope.serve.text import Pieces
+from strandscope.serve.sampling import Sampling
 from strandscope.subject.attach import Scope, attach, hooks
 from strandscope.subject.site import Site
 from strandscope.subject.subject import Subject
@@ -237,32 +236,6 @@ def test_a_draw_depends_on_its_seed_and_not_on_the_batch(subject: Subject, engin
     crowd = asks(subject, library, sampling=Sampling(1.2, 1.0, 3))
     assert together(engine, [*crowd[:5], first])[-1].tokens == by_itself
     assert together(engine, [replace(first, sampling=Sampling(1.0, 0.9, 12))])[0].tokens != by_itself
-
-
-def test_draws_have_the_chances_of_the_softmax_and_its_nucleus() -> None:
-    logits = torch.tensor([1.0, 3.0, 2.0, -1.0, 2.5])
-    for temperature, top_p, allowed in ((0.7, 1.0, [0, 1, 2, 3, 4]), (0.7, 0.8, [1, 4]), (2.0, 0.01, [1])):
-        draws = Draws(Sampling(temperature, top_p, 5))
-        found = np.bincount([draws.token(logits) for _ in range(4000)], minlength=5) / 4000
-        wanted = (logits.double() / temperature).softmax(-1).numpy()
-        kept = np.where(np.isin(np.arange(5), allowed), wanted, 0)
-        kept /= kept.sum()
-        assert np.abs(found - kept).max() < 4.5 * 0.5 / 4000**0.5  # 4.5 standard errors at most
-        assert (found[kept == 0] == 0).all()
-
-
-@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-30])
-@pytest.mark.parametrize("top_p", [1.0, 0.5])
-def test_a_temperature_near_none_takes_the_likeliest(temperature: float, top_p: float) -> None:
-    logits = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 30
-    draws = Draws(Sampling(temperature, top_p, 3))
-    assert {draws.token(logits) for _ in range(20)} == {int(logits.argmax())}
-
-
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": 3}, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}])
-def test_sampling_refuses_what_it_cannot_do(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        Sampling(**wrong)
 
 
 # --- monitors ---
@@ -543,52 +516,6 @@ def test_work_beside_does_not_touch_what_is_served(subject: Subject, engine: Eng
     with attach(other, edits={SITE: [(Add(vector(1), 80.0), Scope())]}):
         pushed = alone(other, ask)
         assert together(engine, [ask])[0].tokens == alone(subject, ask) != pushed
-
-
-# --- text ---
-
-
-def test_pieces_are_the_text(subject: Subject) -> None:
-    tokenizer: Any = subject.tokenizer
-    made = np.random.default_rng(1).integers(0, 50, size=60).tolist()
-    pieces = Pieces(tokenizer)
-    told = [pieces.add(token) for token in made]
-    assert "".join([*told, pieces.rest()]) == tokenizer.decode(made, skip_special_tokens=True)
-    assert sum(map(bool, told)) > 30
-
-
-class Bytes:
-    """A tokenizer whose tokens are bytes, as those that know no unknown word have."""
-
-    def decode(self, tokens: Sequence[int], **_: Any) -> str:
-        return bytes(tokens).decode("utf-8", errors="replace")
-
-
-@pytest.mark.parametrize(
-    ("text", "stops", "wanted"),
-    [
-        ("ab€c😀d", (), "ab€c😀d"),
-        ("one STOP two", ("STOP",), "one "),
-        ("one STO two STOx", ("STOP",), "one STO two STOx"),
-        ("aab", ("ab", "b"), "a"),
-        ("éé\n\nno", ("\n\n",), "éé"),
-        ("ends on ST", ("STOP",), "ends on ST"),
-        ("€uro", ("€",), ""),
-    ],
-)
-def test_a_stop_string_is_never_given_out_nor_half_a_character(text: str, stops: tuple[str, ...], wanted: str) -> None:
-    pieces, told = Pieces(Bytes(), stops), ""
-    for byte in text.encode():
-        told += pieces.add(byte)
-        assert wanted.startswith(told) and "\ufffd" not in told
-        if pieces.stopped:
-            break
-    assert told + pieces.rest() == wanted and pieces.stopped == (wanted != text)
-
-
-def test_a_character_that_is_never_whole_comes_out_at_the_end() -> None:
-    pieces = Pieces(Bytes())
-    assert [pieces.add(byte) for byte in (97, 0xE2, 0x82)] == ["a", "", ""] and pieces.rest() == "\ufffd"
 
 
 def test_a_reply_ends_at_its_stop_string_and_at_the_token_that_ends(subject: Subject, engine: Engine) -> None:
