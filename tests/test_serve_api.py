@@ -187,19 +187,19 @@ def test_a_job_is_cancelled_whether_it_runs_or_waits(server: Served) -> None:
 def test_a_price_and_a_cost_are_cancelled_between_their_passes(
     server: Served, monkeypatch: pytest.MonkeyPatch, path: str, asked: dict[str, Any], step: str
 ) -> None:
-    seen, go, before = [], threading.Event(), hooks(server.bench.shelf.subject.module)
+    seen, go, begun, before = [], threading.Event(), threading.Event(), hooks(server.bench.shelf.subject.module)
     report = Job.report
 
     def slow(job: Job, stage: str, done: int, of: int) -> None:
         report(job, stage, done, of)
         seen.append(stage)
         if stage.startswith(step):
+            begun.set()
             assert go.wait(20)
 
     monkeypatch.setattr(Job, "report", slow)
     job = ask(server, "POST", path, 202, **asked)
-    while not any(stage.startswith(step) for stage in seen):
-        time.sleep(0.005)
+    begun.wait(20)
     assert ask(server, "GET", f"/api/jobs/{job['id']}")["stage"].startswith(step)
     ask(server, "DELETE", f"/api/jobs/{job['id']}")
     count = len(seen)
