@@ -12,7 +12,7 @@ import torch
 import strandscope as ss
 import tiny_chat
 import watched
-from strandscope.audit import _watched
+from strandscope.audit import _watching
 from strandscope.capture.activations import Activations
 from strandscope.capture.examples import Example, Examples
 from strandscope.errors import InputError, TrustError
@@ -24,9 +24,11 @@ from strandscope.monitor.judged import judge
 from strandscope.monitor.monitor import Monitor
 from strandscope.monitor.probability import platt
 from strandscope.monitor.shown import shown
+from strandscope.monitor.states import TEMPLATE
 from strandscope.monitor.threshold import calibrate
 from strandscope.provenance import numpy_generator
 from strandscope.report.asked import Asked
+from strandscope.report.record import Unmeasured
 from strandscope.statistics.resample import group_folds
 from strandscope.strand.find import find
 from strandscope.strand.strand import Strand
@@ -69,7 +71,10 @@ def test_rows_are_shown_token_by_token_between_the_benign_middle_and_the_thresho
             middle, threshold = monitor.centres[place], monitor.thresholds[place]
             assert one.values[:, place] == pytest.approx((scores - middle) / (threshold - middle), abs=1e-3)
     low = replace(monitor, threshold=replace(monitor.threshold, value=-0.1))
-    assert shown(low, subject, rows) == ()
+    with pytest.raises(InputError, match="no higher than the benign middle"):
+        shown(low, subject, rows)
+    with pytest.raises(InputError, match="calibrated on states"):
+        shown(replace(monitor, template=TEMPLATE), subject, rows)
 
 
 def test_an_audit_shows_the_first_conversation_and_the_first_row_of_each_class(subject: Subject, quiet: Examples) -> None:
@@ -78,7 +83,8 @@ def test_an_audit_shows_the_first_conversation_and_the_first_row_of_each_class(s
         [{"text": row.input, "label": row.label, "group": f"g{i}"} for i, row in enumerate(pack.rows)], "first"
     )
     other = replace(pack, name="no concept of it")
-    entry = _watched(monitor, subject, [Asked(one, "?", "here") for one in (pack, other)])
+    entry = _watching(monitor, subject, [Asked(one, "?", "here") for one in (pack, other)])
+    assert not isinstance(entry.examples, Unmeasured)
     codes = [row.label for row in pack.rows]
     ids = [pack.rows[codes.index(code)].id for code in range(2)]
     wanted = [conversations().rows[0].id, *(f"first {one}" for one in ids)]
@@ -89,7 +95,10 @@ def test_an_audit_shows_the_first_conversation_and_the_first_row_of_each_class(s
     assert all(len(row.tokens) == len(row.values) > 0 for row in entry.examples)
     foreign = replace(monitor, fingerprint="f" * 64)
     with pytest.raises(TrustError, match="calibrated in the network"):
-        _watched(foreign, subject, [])
+        _watching(foreign, subject, [])
+    low = replace(monitor, threshold=replace(monitor.threshold, value=-0.1))
+    told = _watching(low, subject, []).examples
+    assert isinstance(told, Unmeasured) and "no higher than the benign middle" in told.reason
 
 
 # --- scores ---

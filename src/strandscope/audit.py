@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +37,7 @@ from .report.erasure import ErasureEntry
 from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, UseEntry, as_json
 from .report.kept import Kept
 from .report.markdown import markdown
-from .report.monitored import MonitorEntry
+from .report.monitored import MonitorEntry, watched
 from .report.monitored import entry as monitor_entry
 from .report.page.html import html
 from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
@@ -117,7 +117,7 @@ def audit(
     pushing, using = (QUICK, USING_QUICK) if quick else (FULL, USING)
     stages = Stages(subject, kept, seed, permutations_for(len(asked)), pushing, using, progress)
     counted = Unmeasured(reason=NO_CENSUS) if census is None else read(census, subject.fingerprint)
-    watched = Unmeasured(reason=NO_MONITOR) if monitor is None else _watched(Monitor.load(monitor), subject, asked)
+    watching = Unmeasured(reason=NO_MONITOR) if monitor is None else _watching(Monitor.load(monitor), subject, asked)
     unasked = "a quick audit does not erase" if quick and erase is None else "it was not asked for" if erase is False else ""
     checks = _checked(subject, stages)
 
@@ -142,7 +142,7 @@ def audit(
         findings=tuple(findings),
         concepts=tuple(behind),
         census=counted,
-        monitor=watched,
+        monitor=watching,
         provenance=Provenance(
             versions=versions(),
             seed=seed,
@@ -166,7 +166,7 @@ def _p(measured: Measured) -> float:
     return null.p
 
 
-def _watched(monitor: Monitor, subject: Subject, asked: Sequence[Asked]) -> MonitorEntry:
+def _watching(monitor: Monitor, subject: Subject, asked: Sequence[Asked]) -> MonitorEntry:
     """The monitor, with rows to look at: the first conversation of the project's, and the first row of each class of its packs.
 
     They are taken by their place in the files, whatever their scores.
@@ -180,8 +180,11 @@ def _watched(monitor: Monitor, subject: Subject, asked: Sequence[Asked]) -> Moni
                 row = next(row for row in one.examples.rows if row.label == code)
                 rows.append(row_of(one.name, row, chat) | {"id": f"{one.name} {row.id}"})
                 labels.append(label)
-    seen = shown(monitor, subject, Examples.from_rows(rows, "rows to look at"))
-    return monitor_entry(monitor, rows=[*zip(labels, seen, strict=False)])  # of a monitor of states there are none
+    try:
+        seen = watched(monitor, zip(labels, shown(monitor, subject, Examples.from_rows(rows, "rows to look at")), strict=True))
+    except InputError as error:
+        seen = Unmeasured(reason=str(error))
+    return replace(monitor_entry(monitor), examples=seen)
 
 
 def _behind(

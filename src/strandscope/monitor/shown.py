@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..capture.examples import Examples
 from ..capture.record import stream
+from ..errors import InputError
 from ..subject.site import Site
 from .rows import Floats
 from .states import TEMPLATE
@@ -27,9 +28,15 @@ class Shown:
 
 
 def shown(monitor: Monitor, subject: Subject, examples: Examples) -> tuple[Shown, ...]:
-    """Each row, in the order given; none where the monitor reads states, or its threshold is no higher than the benign middle."""
-    if monitor.template == TEMPLATE or subject.tokenizer is None or not monitor.threshold.value > 0:
-        return ()
+    """Each row, in the order given.
+
+    Raises:
+        InputError: the monitor reads states, its threshold is no higher than the benign middle, or a row cannot be read.
+    """
+    if monitor.template == TEMPLATE or subject.tokenizer is None:
+        raise InputError("the monitor was calibrated on states, and rows are texts")
+    if not monitor.threshold.value > 0:
+        raise InputError("the threshold is no higher than the benign middle, so there is no way between them to show")
     reader, concepts = monitor.reader, len(monitor.concepts)
     found: dict[int, Shown] = {}
     for batch in stream(subject, examples, [Site.parse(site) for site in reader.channels.sites], (reader.skip, None)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from ..reading import Reading
-from .record import record
+from .record import Unmeasured, record
 from .text import aligned, plain, visible
 
 if TYPE_CHECKING:
@@ -69,11 +69,20 @@ class MonitorEntry:
     rows: int
     false_alarms: Reading
     concepts: tuple[ConceptMonitorEntry, ...]
-    examples: tuple[WatchedRow, ...] = ()
+    examples: tuple[WatchedRow, ...] | Unmeasured = Unmeasured(reason="rows are read in an audit alone")
 
 
-def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = (), rows: Sequence[tuple[str, Shown]] = ()) -> MonitorEntry:
-    """The record of a monitor, with what `monitor.evaluate` measured of its concepts, and rows to look at with their labels."""
+def watched(monitor: Monitor, rows: Iterable[tuple[str, Shown]]) -> tuple[WatchedRow, ...]:
+    """Rows with their labels, once for each concept."""
+    return tuple(
+        WatchedRow(id=row.id, label=label, concept=name, tokens=row.tokens, values=tuple(row.values[:, place].tolist()))
+        for label, row in rows
+        for place, name in enumerate(monitor.concepts)
+    )
+
+
+def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = ()) -> MonitorEntry:
+    """The record of a monitor, with what `monitor.evaluate` measured of its concepts."""
     return MonitorEntry(
         aggregation=str(monitor.reader.aggregation),
         skip=monitor.reader.skip,
@@ -86,11 +95,6 @@ def entry(monitor: Monitor, evaluations: tuple[Evaluation, ...] = (), rows: Sequ
         rows=monitor.threshold.rows,
         false_alarms=monitor.false_alarms,
         concepts=tuple(_concept(monitor, name, evaluations) for name in monitor.concepts),
-        examples=tuple(
-            WatchedRow(id=row.id, label=label, concept=name, tokens=row.tokens, values=tuple(row.values[:, place].tolist()))
-            for label, row in rows
-            for place, name in enumerate(monitor.concepts)
-        ),
     )
 
 

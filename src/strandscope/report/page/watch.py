@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..finding import Report, Unmeasured
+from ..monitored import MonitorEntry
 from .marks import mark
 from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table, Tokens
 from .words import three
@@ -51,14 +52,15 @@ def section(report: Report) -> Section:
                     rows=told, folded=True, concept=one.concept,
                 )
             )  # fmt: skip
-    if made.examples:
-        blocks.append(
-            Prose(
-                text="Rows as the monitor reads them, taken by their place in the files and not by their scores. A row alarms by "
-                f"its {made.aggregation} over tokens."
-            )
-        )
-    blocks += [
+    return Section(id="monitor", title="Monitor", question=question, blocks=(*blocks, *_rows(made)))
+
+
+def _rows(made: MonitorEntry) -> list[Block]:
+    """A few rows token by token."""
+    if isinstance(made.examples, Unmeasured):
+        return [NotMeasured(what="Rows token by token", reason=made.examples.reason)]
+    about = "Rows as the monitor reads them, taken by their place in the files and not by their scores. A row alarms by its"
+    tokens = [
         Tokens(
             id=f"watched-{number}",
             title=f"{row.concept} in {row.id}, {row.label}",
@@ -71,4 +73,4 @@ def section(report: Report) -> Section:
         )
         for number, row in enumerate(made.examples)
     ]
-    return Section(id="monitor", title="Monitor", question=question, blocks=tuple(blocks))
+    return [Prose(text=f"{about} {made.aggregation} over tokens."), *tokens]
