@@ -81,8 +81,11 @@ def test_free_features_collapse_and_uneven_classes_do_not() -> None:
     assert uneven.angles > 0.05
 
 
-def test_networks_are_seen_before_and_after_they_fit_and_each_is_its_own() -> None:
+def test_networks_are_seen_before_and_after_they_fit_and_each_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, figures = [], collapse.figures
+    monkeypatch.setattr(collapse, "figures", lambda *given: labels.append(given[1]) or figures(*given))
     two = collapse.networks(TRIAL, 2, rows=60, epochs=20)
+    assert not torch.equal(labels[0], labels[1]) and torch.equal(labels[0], labels[2])  # each has rows of its own, and keeps them
     for epochs in two:
         assert [one.number for one in epochs][:3] == [1, 2, 3] and epochs[-1].number == 20
         assert epochs[-1].error < epochs[0].error and epochs[-1].nc1 < epochs[0].nc1

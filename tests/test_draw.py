@@ -70,7 +70,7 @@ def test_no_text_is_mathematics_or_markup_and_none_is_left_out() -> None:
     for name in ("$x^2$", "_hidden", "</svg><script>alert(1)</script>", "a\nb", "\x00\u202e"):
         svg = figure(name).svg()
         shown = name.replace("\n", "\\n").replace("\x00", "\\x00").replace("\u202e", "\\u202e")
-        assert any(one.lstrip("\u200b") == shown for one in texts(svg)), name
+        assert shown in texts(svg), name
         assert "<script" not in svg
 
 

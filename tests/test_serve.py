@@ -23,15 +23,18 @@ from prometheus_client.parser import text_string_to_metric_families
 import tiny_chat
 from pushing import opened
 from serving import LIMITS, Served, served
+from strandscope.cli import options
 from strandscope.cli.main import main
 from strandscope.control.expression import Expression
 from strandscope.control.holding import Benches, prepare
+from strandscope.errors import InputError
 from strandscope.serve.protocol import Wanted, wanted
 from strandscope.serve.run import Server
 from strandscope.serve.traffic import Traffic
 from strandscope.serve.wire import ApiError, Fields
 from strandscope.subject.attach import attach, hooks
 from strandscope.subject.scope import prompt_of
+from strandscope.subject.subject import Subject
 
 EXPRESSIONS = (
     "1.2lengths*yes",
@@ -488,3 +491,12 @@ def test_the_command_serves_until_it_is_stopped(
     running[0].should_exit = True
     thread.join(20)
     assert codes == [0]
+
+
+def test_the_network_is_opened_in_a_thread_that_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def opened_in(*_: Any, **__: Any) -> Subject:
+        raise InputError(f"opened in {threading.current_thread().name}")
+
+    monkeypatch.setattr(options, "open_subject", opened_in)
+    assert main(["serve", "smollm2", "--port", "0"]) == 2
+    assert "opened in strandscope work" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from hostile import STRINGS
 from serving import Served, served
 from strandscope.control.holding import Benches, prepare
 from strandscope.errors import InputError
-from strandscope.serve.jobs import Job
+from strandscope.serve.jobs import Job, Jobs
 from strandscope.strand.strand import Strand
 from strandscope.subject.attach import hooks
 
@@ -175,6 +175,14 @@ def test_a_job_is_cancelled_whether_it_runs_or_waits(server: Served) -> None:
     assert {"slow", "find slow"} & {job["what"] for job in ask(server, "GET", "/api/jobs")["jobs"]}
     assert ask(server, "GET", "/api/jobs/nothing", 404)["error"]["code"] == "unknown_job"
     assert server.chat().status_code == 200
+
+
+def test_each_piece_of_work_has_a_thread_of_its_own_that_ends_with_it() -> None:
+    """A thread that stays would keep its pool of kernel workers, and the engine's kernels would wait for theirs to wake."""
+    jobs = Jobs()
+    first, second = (jobs.submit("look", lambda _: threading.current_thread()).future.result(20) for _ in range(2))
+    assert first is not second and not first.is_alive() and not second.is_alive()
+    jobs.stop()
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,9 @@ def _legend(canvas: Any, figure: Figure) -> None:
         entries.append((Line2D([], [], color=COLOURS[mark.role], markersize=4, **shape), mark.name))
     entries += [(Line2D([], [], color=QUIET, linewidth=1, linestyle=(0, (4, 4))), rule.label) for rule in figure.rules]
     entries += [(Patch(color=SHADE), band.label) for band in figure.bands]
-    # A name that begins with _ would be left out; one that begins with a space of no width is not.
-    names = [f"\u200b{name}" if name.startswith("_") else name for name in (_word(name, LONGEST_NAME) for _, name in entries)]
-    canvas.legend([handle for handle, _ in entries], names, loc="outside lower center", ncols=min(3, len(entries)))
+    handles, names = zip(*entries, strict=True)
+    names = [_word(name, LONGEST_NAME) for name in names]
+    canvas.legend(handles, names, loc="outside lower center", ncols=min(3, len(entries)))
 
 
 def _label(axis: Axis) -> str:
