@@ -146,12 +146,12 @@ def _mark(axes: Any, figure: Figure, mark: Mark, number: int, floor: float) -> N
     several = figure.x.scale == "category" and len(figure.marks) > 1
     shift = (number - (len(figure.marks) - 1) / 2) * 0.12 if several else 0.0
     x = [place + shift for place in _places(figure.x, mark)]
-    y = [math.nan if value is None else value for value in mark.y]
+    y = [math.nan if value is None or value < floor else value for value in mark.y]  # a logarithm has no place for 0
     if mark.low and mark.high:
         ends = [(at, low, high) for at, low, high in zip(x, mark.low, mark.high, strict=True) if low is not None]
         bars = [(at, max(low, floor), high) for at, low, high in ends if high is not None and high > floor]
         if bars:
-            axes.vlines(*zip(*bars, strict=True), color=COLOURS[mark.role], linewidth=1.1)
+            axes.vlines(*zip(*bars, strict=True), color=COLOURS[mark.role], linewidth=1.1, clip_on=False)
     lined = mark.shape == "line" or (figure.x.scale == "category" and figure.x.link == "site")
     axes.plot(
         x,
@@ -161,6 +161,7 @@ def _mark(axes: Any, figure: Figure, mark: Mark, number: int, floor: float) -> N
         linestyle=DASHES[mark.role] if lined else "none",
         marker=SYMBOLS[mark.role] if mark.shape == "points" else "",
         markersize=3.6,
+        clip_on=False,  # a point may lie on the frame, and none lies beyond it
     )
 
 
