@@ -18,8 +18,8 @@ from hostile import STRINGS
 from strandscope.errors import InputError
 from strandscope.reading import Reading
 from strandscope.report.page.build import page
-from strandscope.report.page.html import NOT_BUILT, Assets, embedded, html, write
-from strandscope.report.page.spec import Figure, Mark, NotMeasured, Page, Table, schema_text
+from strandscope.report.page.html import NOT_BUILT, Assets, _tokens, embedded, html, write
+from strandscope.report.page.spec import Figure, Mark, NotMeasured, Page, Table, Tokens, schema_text
 from strandscope.report.record import as_json
 from test_report import report
 
@@ -72,6 +72,13 @@ def test_everything_is_there_without_a_script() -> None:
                 assert block.caption in text
     assert "harm: detected" in text and "0.80 [0.70, 0.90] AUROC" in text and "permuted labels" in text
     assert read.count("h1") == 1 and read.count("main") == 1
+
+
+def test_tokens_far_below_are_marked_only_where_both_sides_count() -> None:
+    tokens = {"tokens": ("low", "mid", "high"), "values": (-9.0, 0.1, 9.0), "bound": 1.0, "step": 1.0}
+    both, above = (_tokens(Tokens(id="t", title="T", beyond="out there", above=side, **tokens)) for side in (False, True))
+    assert "Tokens out there: low (-9.0), high (+9.0)." in both
+    assert "Tokens out there: high (+9.0)." in above
 
 
 def test_what_was_not_measured_says_so_and_why() -> None:

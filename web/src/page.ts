@@ -128,7 +128,8 @@ export interface Said {
   text: string;
 }
 /**
- * A text with a value for each token (in `unit`); values outside ± `bound` are marked, and `beyond` says what they are.
+ * A text with a value for each token. Marked are those beyond `bound`, on either side or `above` it alone, a shade darker for
+ * each `step`; `beyond` says in words what these are, with the unit.
  */
 export interface Tokens {
   kind: "tokens";
@@ -137,7 +138,8 @@ export interface Tokens {
   tokens: string[];
   values: number[];
   bound: number;
-  unit: string;
+  step: number;
   beyond: string;
+  above: boolean;
   concept: string;
 }

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A sequence: its tokens from the first that is scored on, and how far each is on the way from the benign middle, 0, to the
-    threshold, 1: (tokens, concepts)."""
+    """A sequence: its tokens from the first that is scored on, and (tokens, concepts) the score of each less the threshold, in
+    halves of the distance between the means of a concept's classes."""
 
     id: str
     tokens: tuple[str, ...]
@@ -31,18 +31,18 @@ def shown(monitor: Monitor, subject: Subject, examples: Examples) -> tuple[Shown
     """Each row, in the order given.
 
     Raises:
-        InputError: the monitor reads states, its threshold is no higher than the benign middle, or a row cannot be read.
+        InputError: the monitor reads states, or a row's last token alone, or a row cannot be read.
     """
     if monitor.template == TEMPLATE or subject.tokenizer is None:
         raise InputError("the monitor was calibrated on states, and rows are texts")
-    if not monitor.threshold.value > 0:
-        raise InputError("the threshold is no higher than the benign middle, so there is no way between them to show")
+    if monitor.reader.aggregation.kind == "last":
+        raise InputError("the monitor reads the last token of a row alone, so the others have no score")
     reader, concepts = monitor.reader, len(monitor.concepts)
     found: dict[int, Shown] = {}
     for batch in stream(subject, examples, [Site.parse(site) for site in reader.channels.sites], (reader.skip, None)):
         products = reader.channels.products({str(site): states for site, states in batch.states.items()})
         scores = reader.channels.scores(products)[:, :concepts]
-        values = (scores - monitor.centres) / (monitor.spreads * monitor.threshold.value)
+        values = scores - monitor.thresholds
         for row in batch.rows.unique().tolist():
             own = (batch.rows == row).numpy()
             tokens = tuple(str(subject.tokenizer.decode([token])) for token in batch.tokens.numpy()[own].tolist())

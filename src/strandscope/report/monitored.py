@@ -43,7 +43,7 @@ class ConceptMonitorEntry:
 
 @record
 class WatchedRow:
-    """A row as the monitor reads it: how far each token is from the benign middle, 0, to the threshold of a concept, 1."""
+    """A row as the monitor reads it: each token's score less the concept's threshold, in halves of its classes' distance."""
 
     id: str
     label: str

@@ -182,10 +182,10 @@ def _tokens(block: Tokens) -> str:
     beyond = [
         f"{token.strip() or '␣'} ({value:+.1f})"
         for token, value in zip(block.tokens, block.values, strict=True)
-        if abs(value) > block.bound
+        if (value if block.above else abs(value)) > block.bound
     ]
     told = ", ".join(beyond) or "none"
-    text = f"{block.title}. Tokens {block.beyond} (±{block.bound:.1f} {block.unit}): {told}."
+    text = f"{block.title}. Tokens {block.beyond}: {told}."
     return f"<p>{_text(text)}</p><pre>{_text(''.join(block.tokens))}</pre>"
 
 

@@ -147,7 +147,8 @@ class Texts:
 
 @record
 class Tokens:
-    """A text with a value for each token (in `unit`); values outside ± `bound` are marked, and `beyond` says what they are."""
+    """A text with a value for each token. Marked are those beyond `bound`, on either side or `above` it alone, a shade darker for
+    each `step`; `beyond` says in words what these are, with the unit."""
 
     kind: Literal["tokens"] = "tokens"
     id: str
@@ -155,8 +156,9 @@ class Tokens:
     tokens: tuple[str, ...]
     values: tuple[float, ...]
     bound: float
-    unit: str
-    beyond: str = "beyond what chance gives"
+    step: float
+    beyond: str
+    above: bool = False
     concept: str = ""
 
 

@@ -121,7 +121,8 @@ def _meaning(entry: ConceptEntry) -> list[Block]:
                 tokens=row.tokens,
                 values=row.values,
                 bound=meaning.bound,
-                unit="standard deviations along the strand",
+                step=meaning.bound / 2,
+                beyond=f"beyond what chance gives (±{meaning.bound:.1f} standard deviations along the strand)",
                 concept=entry.name,
             )
             for number, row in enumerate(meaning.examples)

@@ -8,6 +8,8 @@ from .marks import mark
 from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table, Tokens
 from .words import three
 
+SHADE = 0.25  # of that unit
+
 
 def section(report: Report) -> Section:
     made = report.monitor
@@ -66,9 +68,10 @@ def _rows(made: MonitorEntry) -> list[Block]:
             title=f"{row.concept} in {row.id}, {row.label}",
             tokens=row.tokens,
             values=row.values,
-            bound=1.0,
-            unit="of the way there from the benign middle",
-            beyond="as far out as the threshold",
+            bound=0.0,
+            step=SHADE,
+            beyond="above the threshold (by so many halves of the distance between the classes)",
+            above=True,
             concept=row.concept,
         )
         for number, row in enumerate(made.examples)
