@@ -1,8 +1,12 @@
-"""Work in a thread of its own that is gone when the work is done, and its pool of workers with it.
+"""Threads of work, and pools of threads that kernels keep.
 
-GNU's OpenMP, which PyTorch's CPU kernels run on, keeps a pool of workers for every thread that ever ran one of them. While there
-are more of those than cores, all workers sleep instead of waiting for the next kernel, and every kernel pays for waking them: a
-network that decodes token by token is a third slower. So whoever decodes has to be the one thread with a pool.
+`in_thread` gives work a thread of its own that is gone when the work is done, and its pool of workers with it. GNU's OpenMP, on
+which PyTorch's CPU kernels run, keeps a pool of workers for every thread that ever ran one of them. While there are more of those
+than cores, all workers sleep instead of waiting for the next kernel, and every kernel pays for waking them: a network that decodes
+token after token is a third slower. So whoever decodes has to be the one thread with a pool.
+
+`one_blas` keeps NumPy's and SciPy's BLAS from using pools of their own, whose workers spin for milliseconds after each call, on
+cores that PyTorch works on.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -32,3 +37,15 @@ def in_thread(work: Callable[[], T]) -> T:
     result = done.result()
     thread.join()
     return result
+
+
+def one_blas() -> Any:
+    """A block in which every BLAS that was loaded at its first use works in the thread that calls it."""
+    return _pools().limit(limits=1, user_api="blas")
+
+
+@cache
+def _pools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # takes 4 ms

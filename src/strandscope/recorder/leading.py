@@ -2,7 +2,7 @@
 
 LAPACK's `syevr` finds the leading pairs alone: of a matrix of 512 in a quarter of the time of all of them, which matters here
 since every record solves nine at each site. Fewer rows than coordinates are solved through their Gram matrix, which has the same
-nonzero eigenvalues.
+nonzero eigenvalues. In one thread: at these sizes more gain nothing, and they would take cores from the training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from scipy.linalg import LinAlgError, eigh
 from torch import Tensor
 
+from ..engine.threads import one_blas
 from ..errors import TrustError
 from ..linalg import Spectrum
 from ..statistics.accumulators import KeptRows, OuterProducts
@@ -24,15 +25,17 @@ def leading(blocks: Sequence[OuterProducts], r: int) -> list[Spectrum]:
     Raises:
         TrustError: the solver did not converge.
     """
-    kept = [block for block in blocks if isinstance(block, KeptRows)]
+    kept = [block.rows for block in blocks if isinstance(block, KeptRows)]
     if kept:
-        whole = [block.rows for block in kept]
-        return [_of_rows(torch.cat([*whole[:out], *whole[out + 1 :]] if out >= 0 else whole), r) for out in range(-1, len(whole))]
+        groups = [kept, *([*kept[:out], *kept[out + 1 :]] for out in range(len(kept)))]
+        with one_blas():
+            return [_of_rows(torch.cat(rows), r) for rows in groups]
     sums = torch.stack([block.matrix(False, None) * block.n for block in blocks])
     counts = [block.n for block in blocks]
     total, n = sums.sum(0), sum(counts)
     without = [(total - part) / (n - count) for part, count in zip(sums, counts, strict=True)]
-    return [_of_matrix(matrix, r) for matrix in [total / n, *without]]
+    with one_blas():
+        return [_of_matrix(matrix, r) for matrix in [total / n, *without]]
 
 
 def _of_matrix(matrix: Tensor, r: int) -> Spectrum:

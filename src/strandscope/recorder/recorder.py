@@ -43,6 +43,7 @@ from .reference import Reference, bases
 from .run import Run, read_run
 from .spikes import Band
 from .start import Watched, about, look_at
+from .summary import derived
 
 _HELD_LOSSES = 256  # before they are written without a record
 _STOPPED = -1
@@ -289,24 +290,24 @@ class Recorder:
 
     def _leave(self, how: str) -> None:
         self._closed = True
+        if self._watched is not None and ranks.number() == 0 and not self.stopped:
+            try:
+                self._sum_up(how)
+            except (OSError, MissingError) as error:
+                self._stop(error)
         self._clock.leave(time.perf_counter())
-        if self._watched is None or ranks.number() != 0 or self.stopped:
-            return
-        line = {
-            "kind": "end",
-            "step": self.at,
-            "how": how,
-            "clock": self._clock.state(),
-            "overhead": self._clock.sentence(),
-            "losses": self._held_losses(),
-        }
-        try:
-            self._folder.append(line)
+
+    def _sum_up(self, how: str) -> None:
+        """The last line, which counts what it takes to look over all records, and the summary."""
+        if self._losses:
+            self._folder.append({"kind": "losses", "losses": self._held_losses()})
             self._losses.clear()
-            self._folder.end()
-            self.read().write_summary()
-        except (OSError, MissingError) as error:
-            self._stop(error)
+        made = derived(self.read())
+        self._clock.leave(time.perf_counter())
+        line = {"kind": "end", "step": self.at, "how": how, "clock": self._clock.state(), "overhead": self._clock.sentence()}
+        self._folder.append(line)
+        self._folder.end()
+        self.read().write_summary(made)
 
 
 def _synchronise(watched: Watched | None) -> None:

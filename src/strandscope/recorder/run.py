@@ -28,7 +28,7 @@ from .alignment import Kept, alignment, emergence, rotation
 from .folder import about_of, lines_of, read_tensors
 from .quantities import KERNEL
 from .spikes import Spike, spikes
-from .summary import summary
+from .summary import derived, summary
 from .text import told
 
 SUMMARY = "summary.json"
@@ -240,8 +240,9 @@ class Run:
     def __str__(self) -> str:
         return told(self)
 
-    def write_summary(self) -> None:
-        write_json(self.folder / SUMMARY, summary(self))
+    def write_summary(self, made: dict[str, Any] | None = None) -> None:
+        """`made`: what `summary.derived` gave of these records, where that is known."""
+        write_json(self.folder / SUMMARY, summary(self, derived(self) if made is None else made))
 
     def _check(self, site: str) -> None:
         if site not in self.sites:

@@ -10,18 +10,23 @@ if TYPE_CHECKING:
     from .run import Moved, Run
 
 
-def summary(run: Run) -> dict[str, Any]:
+def derived(run: Run) -> dict[str, Any]:
+    """What is made of all records together: the part that takes time."""
     emerged = {site: {"last": asdict(run.emergence(site))} for site in run.sites}
     for site in run.reference:
         emerged[site]["reference"] = asdict(run.emergence(site, to="reference"))
+    return {"emergence": emerged, "spikes": [_moved(one) for one in run.spikes()]}
+
+
+def summary(run: Run, made: dict[str, Any]) -> dict[str, Any]:
+    """`made`: what `derived` gives of the same records and losses."""
     about = {name: run.about[name] for name in ("model", "parameters", "mode", "budget", "every", "began")}
     return {
         **about,
         "steps": run.steps[-1] if run.records else 0,
         "records": len(run.records),
         "overhead": asdict(run.overhead),
-        "emergence": emerged,
-        "spikes": [_moved(one) for one in run.spikes()],
+        **made,
         "last": {name: asdict(reading) for name, reading in run.records[-1].readings.items()} if run.records else {},
         "notes": list(run.notes),
     }
