@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..control.texts import in_batches
-from ..errors import InputError
+from ..errors import InputError, TrustError
 from ..subject.attach import Edits, Read, attach
 from ..subject.scope import prompt_of
 from ..subject.trace import accepts
@@ -26,7 +26,7 @@ from ..subject.verify import cache_of, with_positions
 from .ask import Why
 from .cache import joined, joins, thin
 from .row import Row, edits_of, reads_of
-from .sampling import check_finite, likeliest
+from .sampling import likeliest
 
 if TYPE_CHECKING:
     from ..subject.site import Site
@@ -120,18 +120,15 @@ class Batch:
 
     def _chose(self, rows: Sequence[Row], logits: Tensor) -> list[bool]:
         """Give each row its next token, and tell those that are over; whether each goes on."""
-        wrong = check_finite(logits)
-        best = likeliest(logits)
         goes_on = []
-        for place, row in enumerate(rows):
-            error = wrong[place]
-            if error is not None:
-                row.fail(error)
+        for place, (row, best) in enumerate(zip(rows, likeliest(logits), strict=True)):
+            if isinstance(best, TrustError):
+                row.fail(best)
                 goes_on.append(False)
                 continue
             token = None
             if not row.stopped_by_alarm:
-                token = row.draws.token(logits[place].cpu()) if row.ask.sampling.temperature else best[place]
+                token = row.draws.token(logits[place].cpu()) if row.ask.sampling.temperature else best
             why = row.wrote(token)
             if why is not None:
                 row.end(why)

@@ -64,13 +64,9 @@ def _nucleus(chances: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     return found[:count], order[:count]
 
 
-def likeliest(logits: Tensor) -> list[int]:
-    """Of each row (rows, vocabulary); one transfer from the device."""
-    return logits.argmax(-1).tolist()
-
-
-def check_finite(logits: Tensor) -> list[TrustError | None]:
-    """For each row (rows, vocabulary), what is wrong with it, if anything is."""
-    fine = logits.amax(-1).isfinite().tolist()
+def likeliest(logits: Tensor) -> list[int | TrustError]:
+    """Of each row (rows, vocabulary), or what is wrong with it: NaN is above every number."""
+    top, tokens = logits.max(-1)
     said = "the network's output is NaN or infinite under these edits; ask for fewer nats"
-    return [None if good else TrustError(said) for good in fine]
+    fine = zip(tokens.tolist(), top.isfinite().tolist(), strict=True)
+    return [token if good else TrustError(said) for token, good in fine]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,7 +59,13 @@ class Trace:
 
 def accepts(module: nn.Module, name: str) -> bool:
     """Whether the network's forward names this argument."""
-    return name in inspect.signature(module.forward).parameters
+    return name in _arguments(getattr(module.forward, "__func__", module.forward))
+
+
+@lru_cache(256)
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    """Looked up once: it takes as long as a small layer, and is asked in every pass."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 @torch.no_grad()
