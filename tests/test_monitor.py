@@ -12,7 +12,7 @@ import torch
 import strandscope as ss
 import tiny_chat
 import watched
-from strandscope.audit import _watching
+from strandscope.audit import _of, _watching
 from strandscope.capture.activations import Activations
 from strandscope.capture.examples import Example, Examples
 from strandscope.errors import InputError, TrustError
@@ -28,6 +28,7 @@ from strandscope.monitor.states import TEMPLATE
 from strandscope.monitor.threshold import calibrate
 from strandscope.provenance import numpy_generator
 from strandscope.report.asked import Asked
+from strandscope.report.finding import Meaning, TokenRow
 from strandscope.report.record import Unmeasured
 from strandscope.statistics.resample import group_folds
 from strandscope.strand.find import find
@@ -79,20 +80,32 @@ def test_an_audit_shows_the_first_conversation_and_the_first_row_of_each_class(s
         [{"text": row.input, "label": row.label, "group": f"g{i}"} for i, row in enumerate(pack.rows)], "first"
     )
     other = replace(pack, name="no concept of it")
-    entry = _watching(monitor, subject, [Asked(one, "?", "here") for one in (pack, other)])
-    assert not isinstance(entry.examples, Unmeasured)
     codes = [row.label for row in pack.rows]
     ids = [pack.rows[codes.index(code)].id for code in range(2)]
+    rest = [row.id for row in pack.rows if row.id not in ids]
+    why = [(ids[0], "highest"), (rest[0], "highest"), (rest[1], "highest"), (rest[2], "lowest"), (ids[1], "nearest")]
+    told = tuple(TokenRow(id=id, text="", label="?", score=0.0, why=why, tokens=(), values=()) for id, why in why)
+    meaning = Meaning(examples=told, bound=None, promotes=(), suppresses=(), vocabulary_bound=None)
+    absent = Unmeasured(reason="not asked")
+    pair = [Asked(one, "?", "here") for one in (pack, other)]
+    entry = _watching(monitor, subject, pair, [meaning, meaning])
+    assert not isinstance(entry.examples, Unmeasured)
     wanted = [conversations().rows[0].id, *(f"first {one}" for one in ids)]
-    assert [row.id for row in entry.examples] == [name for name in wanted for _ in monitor.concepts]
-    assert [row.concept for row in entry.examples[:2]] == ["first", "second"] and [row.label for row in entry.examples[::2]] == [
-        "benign", *pack.classes
-    ]  # fmt: skip
+    placed = entry.examples[: 2 * len(wanted)]
+    assert [row.id for row in placed] == [name for name in wanted for _ in monitor.concepts]
+    assert [row.concept for row in placed[:2]] == ["first", "second"] and {row.why for row in placed} == {"by its place"}
+    assert [row.label for row in placed[::2]] == ["benign", *pack.classes]
+    more = [(row.id, row.concept, row.why) for row in entry.examples[len(placed) :]]
+    # a row that stands there by its place already does not stand there twice, nor two of one kind
+    assert more == [(f"first {rest[0]}", "first", "highest"), (f"first {rest[2]}", "first", "lowest")]
     assert all(len(row.tokens) == len(row.values) > 0 for row in entry.examples)
-    foreign = replace(monitor, fingerprint="f" * 64)
+    alone = _watching(monitor, subject, pair, [absent, absent]).examples
+    assert not isinstance(alone, Unmeasured) and [(row.id, row.concept) for row in alone] == [
+        (row.id, row.concept) for row in placed
+    ]
+    told = _watching(made(subject, quiet, "last"), subject, [], []).examples
     with pytest.raises(TrustError, match="calibrated in the network"):
-        _watching(foreign, subject, [])
-    told = _watching(made(subject, quiet, "last"), subject, []).examples
+        _of(subject, replace(monitor, fingerprint="f" * 64))
     assert isinstance(told, Unmeasured) and "last token of a row alone" in told.reason
 
 

@@ -76,7 +76,9 @@ def test_everything_is_there_without_a_script() -> None:
 
 def test_tokens_far_below_are_marked_only_where_both_sides_count() -> None:
     tokens = {"tokens": ("low", "mid", "high"), "values": (-9.0, 0.1, 9.0), "bound": 1.0, "step": 1.0}
-    both, above = (_tokens(Tokens(id="t", title="T", beyond="out there", above=side, **tokens)) for side in (False, True))
+    both, above = (
+        _tokens(Tokens(id="t", example="e", title="T", beyond="out there", above=side, **tokens)) for side in (False, True)
+    )
     assert "Tokens out there: low (-9.0), high (+9.0)." in both
     assert "Tokens out there: high (+9.0)." in above
 

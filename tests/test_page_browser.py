@@ -94,6 +94,24 @@ def test_a_concept_and_a_site_are_chosen_everywhere_and_kept_in_the_address(brow
         assert "site=" not in again.page.url and again.page.locator("tr.marked").count() == 0
 
 
+def test_an_example_is_chosen_in_every_section_and_one_place_leads_to_the_next(browser: Any, file: Path) -> None:
+    with Opened(browser, file.as_uri()) as opened:
+        opened.page.wait_for_selector("figure svg")
+        marked = opened.page.locator('article[data-marked="true"]')
+        assert marked.count() == 0 and opened.page.locator("button.next").count() == 0
+        opened.page.locator("article.texts h3 button").first.click()  # one prompt, pushed along either concept
+        assert "example=prompt+1" in opened.page.url and marked.count() == 2
+        opened.page.get_by_role("button", name="prompt 1, in 2 places: let go").wait_for()
+        places = []
+        for _ in range(3):
+            opened.page.locator("button.next").first.press("Enter") if not places else opened.page.keyboard.press("Enter")
+            places.append(opened.page.evaluate("[...document.querySelectorAll('button.next')].indexOf(document.activeElement)"))
+        assert places == [1, 0, 1]
+        opened.page.get_by_role("button", name="other", exact=True).click()
+        opened.page.get_by_role("button", name="prompt 1, in 1 place: let go").click()
+        assert "example=" not in opened.page.url and marked.count() == 0
+
+
 def test_by_keyboard_alone_from_the_top_to_a_figure(browser: Any, file: Path) -> None:
     with Opened(browser, file.as_uri()) as opened:
         opened.page.wait_for_selector("figure svg")

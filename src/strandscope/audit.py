@@ -37,7 +37,7 @@ from .report.erasure import ErasureEntry
 from .report.finding import ConceptEntry, Meaning, Measured, Provenance, Pushes, Report, Unmeasured, UseEntry, as_json
 from .report.kept import Kept
 from .report.markdown import markdown
-from .report.monitored import MonitorEntry, watched
+from .report.monitored import Look, MonitorEntry, shown_as, watched
 from .report.monitored import entry as monitor_entry
 from .report.page.html import html
 from .report.stages import FULL, QUICK, USING, USING_QUICK, Progress, Stages, permutations_for
@@ -117,14 +117,14 @@ def audit(
     pushing, using = (QUICK, USING_QUICK) if quick else (FULL, USING)
     stages = Stages(subject, kept, seed, permutations_for(len(asked)), pushing, using, progress)
     counted = Unmeasured(reason=NO_CENSUS) if census is None else read(census, subject.fingerprint)
-    watching = Unmeasured(reason=NO_MONITOR) if monitor is None else _watching(Monitor.load(monitor), subject, asked)
+    calibrated = None if monitor is None else _of(subject, Monitor.load(monitor))
     unasked = "a quick audit does not erase" if quick and erase is None else "it was not asked for" if erase is False else ""
     checks = _checked(subject, stages)
 
     found = [stages.find(one) for one in asked]
     corrected = holm([_p(measured) for measured, _ in found])
 
-    findings, behind, erasers = [], [], []
+    findings, meanings, behind, erasers = [], [], [], []
     for one, (measured, strand), p in zip(asked, found, corrected, strict=True):
         absent = "the concept was not detected" if not is_detected(p) else ""
         meaning = stages.describe(one, strand, absent)
@@ -133,6 +133,7 @@ def audit(
         effect = stages.effect(one, absent or ("" if effects else "it was not asked for (--effects)"))
         erasure, eraser = stages.erase(one, strand, unasked)
         findings += concept_findings(measured, p, len(asked), used, pushed, effect, erasure)
+        meanings.append(meaning)
         behind.append(_behind(measured, meaning, used, pushed, effect, erasure))
         erasers.append(eraser)
 
@@ -142,7 +143,7 @@ def audit(
         findings=tuple(findings),
         concepts=tuple(behind),
         census=counted,
-        monitor=watching,
+        monitor=Unmeasured(reason=NO_MONITOR) if calibrated is None else _watching(calibrated, subject, asked, meanings),
         provenance=Provenance(
             versions=versions(),
             seed=seed,
@@ -166,22 +167,36 @@ def _p(measured: Measured) -> float:
     return null.p
 
 
-def _watching(monitor: Monitor, subject: Subject, asked: Sequence[Asked]) -> MonitorEntry:
-    """The monitor, with rows to look at: the first conversation of the project's, and the first row of each class of its packs.
-
-    They are taken by their place in the files, whatever their scores.
-    """
+def _of(subject: Subject, monitor: Monitor) -> Monitor:
+    """The monitor, if it was calibrated in this network."""
     monitor.check(subject.fingerprint)
+    return monitor
+
+
+def _watching(
+    monitor: Monitor, subject: Subject, asked: Sequence[Asked], meanings: Sequence[Meaning | Unmeasured]
+) -> MonitorEntry:
+    """The monitor, with rows to look at: the first conversation of the project's, the first row of each class of its packs, and
+    of the rows that the strand of a concept is shown by, the first of each kind.
+
+    The first two are taken by their place in the files, whatever their scores.
+    """
     chat = monitor.template.get("format") == "chat"
-    rows, labels = [row_of("benign", conversations().rows[0], chat)], ["benign"]
-    for one in asked:
-        if one.name in monitor.concepts and one.examples.kind in ("text", "chat"):
-            for code, label in enumerate(one.examples.classes):
-                row = next(row for row in one.examples.rows if row.label == code)
-                rows.append(row_of(one.name, row, chat) | {"id": f"{one.name} {row.id}"})
-                labels.append(label)
+    rows, looks = [row_of("benign", conversations().rows[0], chat)], [Look("benign")]
+    for one, meaning in zip(asked, meanings, strict=True):
+        if one.name not in monitor.concepts or one.examples.kind not in ("text", "chat"):
+            continue
+        first: dict[str, Look] = {}
+        for code, label in enumerate(one.examples.classes):
+            first[next(row.id for row in one.examples.rows if row.label == code)] = Look(label)
+        for row in () if isinstance(meaning, Unmeasured) else meaning.examples:
+            if all(look.why != row.why for look in first.values()):
+                first.setdefault(row.id, Look(row.label, row.why, one.name))
+        by_id = {row.id: row for row in one.examples.rows}
+        rows += [row_of(one.name, by_id[id], chat) | {"id": shown_as(one.name, id)} for id in first]
+        looks += first.values()
     try:
-        seen = watched(monitor, zip(labels, shown(monitor, subject, Examples.from_rows(rows, "rows to look at")), strict=True))
+        seen = watched(monitor, zip(looks, shown(monitor, subject, Examples.from_rows(rows, "rows to look at")), strict=True))
     except InputError as error:
         seen = Unmeasured(reason=str(error))
     return replace(monitor_entry(monitor), examples=seen)

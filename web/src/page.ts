@@ -114,11 +114,13 @@ export interface NotMeasured {
   concept: string;
 }
 /**
- * What was said to one prompt, in several ways side by side.
+ * What was said to one prompt, in several ways side by side. Blocks of the same `example` are about the same prompt or row,
+ * and choosing it in one chooses it in all.
  */
 export interface Texts {
   kind: "texts";
   id: string;
+  example: string;
   prompt: string;
   said: Said[];
   concept: string;
@@ -129,11 +131,12 @@ export interface Said {
 }
 /**
  * A text with a value for each token. Marked are those beyond `bound`, on either side or `above` it alone, a shade darker for
- * each `step`; `beyond` says in words what these are, with the unit.
+ * each `step`; `beyond` says in words what these are, with the unit. `example`: as of texts.
  */
 export interface Tokens {
   kind: "tokens";
   id: string;
+  example: string;
   title: string;
   tokens: string[];
   values: number[];

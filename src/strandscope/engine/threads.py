@@ -2,8 +2,8 @@
 
 `in_thread` gives work a thread of its own that is gone when the work is done, and its pool of workers with it. GNU's OpenMP, on
 which PyTorch's CPU kernels run, keeps a pool of workers for every thread that ever ran one of them. While there are more of those
-than cores, all workers sleep instead of waiting for the next kernel, and every kernel pays for waking them: a network that decodes
-token after token is a third slower. So whoever decodes has to be the one thread with a pool.
+than cores, all workers sleep instead of waiting for the next kernel, and every kernel pays for waking them: a network that
+decodes token after token is a third slower. So whoever decodes has to be the one thread with a pool.
 
 `one_blas` keeps NumPy's and SciPy's BLAS from using pools of their own, whose workers spin for milliseconds after each call, on
 cores that PyTorch works on.

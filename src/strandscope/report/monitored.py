@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..reading import Reading
@@ -43,13 +44,17 @@ class ConceptMonitorEntry:
 
 @record
 class WatchedRow:
-    """A row as the monitor reads it: each token's score less the concept's threshold, in halves of its classes' distance."""
+    """A row as the monitor reads it: each token's score less the concept's threshold, in halves of its classes' distance.
+
+    `why` it is shown: by its place in the file, or as one of the strand's own examples.
+    """
 
     id: str
     label: str
     concept: str
     tokens: tuple[str, ...]
     values: tuple[float, ...]
+    why: str = "by its place"
 
 
 @record
@@ -72,12 +77,34 @@ class MonitorEntry:
     examples: tuple[WatchedRow, ...] | Unmeasured = Unmeasured(reason="rows are read in an audit alone")
 
 
-def watched(monitor: Monitor, rows: Iterable[tuple[str, Shown]]) -> tuple[WatchedRow, ...]:
-    """Rows with their labels, once for each concept."""
+def shown_as(concept: str, row: str) -> str:
+    """The name of a row of a pack, wherever in a report it is shown."""
+    return f"{concept} {row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a row is, why it is looked at, and by which concept; None: by every one."""
+
+    label: str
+    why: str = "by its place"
+    concept: str | None = None
+
+
+def watched(monitor: Monitor, rows: Iterable[tuple[Look, Shown]]) -> tuple[WatchedRow, ...]:
+    """Rows, once for each concept that looks at them."""
     return tuple(
-        WatchedRow(id=row.id, label=label, concept=name, tokens=row.tokens, values=tuple(row.values[:, place].tolist()))
-        for label, row in rows
+        WatchedRow(
+            id=row.id,
+            label=look.label,
+            concept=name,
+            tokens=row.tokens,
+            values=tuple(row.values[:, place].tolist()),
+            why=look.why,
+        )
+        for look, row in rows
         for place, name in enumerate(monitor.concepts)
+        if look.concept in (None, name)
     )
 
 

@@ -12,8 +12,10 @@ from .words import three
 
 def section(report: Report) -> Section:
     blocks: list[Block] = [*_costs(report)]
+    pushed = [entry.steering for entry in report.concepts if not isinstance(entry.steering, Unmeasured)]
+    prompts = list(dict.fromkeys(text.prompt for one in pushed for text in one.texts))
     for entry in report.concepts:
-        blocks += [*_texts(entry), *_effect(entry), *_erasure(entry)]
+        blocks += [*_texts(entry, prompts), *_effect(entry), *_erasure(entry)]
     return Section(
         id="control",
         title="Control",
@@ -75,7 +77,8 @@ def _costs(report: Report) -> list[Block]:
     return [*made, *blocks]
 
 
-def _texts(entry: ConceptEntry) -> list[Block]:
+def _texts(entry: ConceptEntry, prompts: list[str]) -> list[Block]:
+    """`prompts`: those of all concepts, of which several have the same."""
     if isinstance(entry.steering, Unmeasured):
         return []
     pushes: Pushes = entry.steering
@@ -85,7 +88,8 @@ def _texts(entry: ConceptEntry) -> list[Block]:
     made: list[Block] = [Prose(text=f"{entry.name}: {note}", concept=entry.name)]
     for number, text in enumerate(pushes.texts):
         ways = (Said(who="plain", text=text.plain), *(Said(who=name, text=one) for name, one in text.pushed.items()))
-        made.append(Texts(id=f"texts-{entry.name}-{number}", prompt=text.prompt, said=ways, concept=entry.name))
+        example = f"prompt {prompts.index(text.prompt) + 1}"
+        made.append(Texts(id=f"texts-{entry.name}-{number}", example=example, prompt=text.prompt, said=ways, concept=entry.name))
     return made
 
 

@@ -136,10 +136,12 @@ class Said:
 
 @record
 class Texts:
-    """What was said to one prompt, in several ways side by side."""
+    """What was said to one prompt, in several ways side by side. Blocks of the same `example` are about the same prompt or row,
+    and choosing it in one chooses it in all."""
 
     kind: Literal["texts"] = "texts"
     id: str
+    example: str
     prompt: str
     said: tuple[Said, ...]
     concept: str = ""
@@ -148,10 +150,11 @@ class Texts:
 @record
 class Tokens:
     """A text with a value for each token. Marked are those beyond `bound`, on either side or `above` it alone, a shade darker for
-    each `step`; `beyond` says in words what these are, with the unit."""
+    each `step`; `beyond` says in words what these are, with the unit. `example`: as of texts."""
 
     kind: Literal["tokens"] = "tokens"
     id: str
+    example: str
     title: str
     tokens: tuple[str, ...]
     values: tuple[float, ...]

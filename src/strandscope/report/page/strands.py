@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..finding import ConceptEntry, Meaning, Report, Unmeasured, Word
+from ..monitored import shown_as
 from .marks import mark
 from .spec import Axis, Band, Block, Figure, Mark, NotMeasured, Prose, Rule, Section, Table, Tokens
 from .words import brief, null, three
@@ -117,6 +118,7 @@ def _meaning(entry: ConceptEntry) -> list[Block]:
         blocks += [
             Tokens(
                 id=f"tokens-{entry.name}-{number}",
+                example=shown_as(entry.name, row.id),
                 title=f"{row.why} ({row.score:+.2f}), {row.label}",
                 tokens=row.tokens,
                 values=row.values,

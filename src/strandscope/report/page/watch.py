@@ -61,11 +61,15 @@ def _rows(made: MonitorEntry) -> list[Block]:
     """A few rows token by token."""
     if isinstance(made.examples, Unmeasured):
         return [NotMeasured(what="Rows token by token", reason=made.examples.reason)]
-    about = "Rows as the monitor reads them, taken by their place in the files and not by their scores. A row alarms by its"
+    about = (
+        "Rows as the monitor reads them: some taken by their place in the files, whatever their scores, others the strand's own "
+        "examples, which were chosen by theirs. A row alarms by its"
+    )
     tokens = [
         Tokens(
             id=f"watched-{number}",
-            title=f"{row.concept} in {row.id}, {row.label}",
+            example=row.id,
+            title=f"{row.concept} in {row.id}, {row.label} ({row.why})",
             tokens=row.tokens,
             values=row.values,
             bound=0.0,
