@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import namedtuple
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from strandscope.subject.attach import Moment, Scope, attach, hooks
 from strandscope.subject.port import Port
 from strandscope.subject.site import Site
 from strandscope.subject.subject import Subject
+from strandscope.subject.trace import accepts
 from strandscope.subject.verify import left_padded
 
 
@@ -220,3 +224,14 @@ def test_every_layout_is_handed_over_as_rows_positions_d_and_put_back_as_it_was(
     assert torch.equal(port.replace(output, state.clone()), output)
     strided = output.transpose(-1, -2).contiguous().transpose(-1, -2)
     assert port.replace(strided, port.state(strided).contiguous()).stride() == strided.stride()
+
+
+def test_arguments_are_those_of_the_class_or_of_the_module_s_own_wrapper_which_is_not_kept() -> None:
+    one = nn.Identity()
+    assert accepts(one, "input") and not accepts(one, "cache")
+    held = weakref.ref(one)
+    one.forward = partial(lambda inner, input, cache=None: inner(input), one.forward)  # type: ignore[method-assign]
+    assert accepts(one, "cache") and not accepts(nn.Identity(), "cache")
+    del one
+    gc.collect()
+    assert held() is None

@@ -59,12 +59,14 @@ class Trace:
 
 def accepts(module: nn.Module, name: str) -> bool:
     """Whether the network's forward names this argument."""
-    return name in _arguments(getattr(module.forward, "__func__", module.forward))
+    if "forward" in vars(module):  # a wrapper of this module alone, which must not outlive it in a cache
+        return name in inspect.signature(module.forward).parameters
+    return name in _arguments(type(module).forward)
 
 
 @lru_cache(256)
 def _arguments(function: Callable[..., Any]) -> frozenset[str]:
-    """Looked up once: it takes as long as a small layer, and is asked in every pass."""
+    """Of a class's forward, looked up once: it takes as long as a small layer, and is asked in every pass."""
     return frozenset(inspect.signature(function).parameters)
 
 
