@@ -15,7 +15,9 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from strandscope.engine.processes import spread
-from strandscope.engine.threads import in_thread
+from strandscope.engine.threads import in_thread, one_blas
+from strandscope.recorder import leading
+from strandscope.statistics.accumulators import outer_products
 
 
 def late_first(number: int) -> tuple[int, int]:
@@ -94,7 +96,7 @@ def test_a_result_that_cannot_be_sent_is_an_error_at_once() -> None:
 
 
 class Interrupted(Future[Any]):
-    """A wait that is interrupted at once. A signal of our own may come while a weak reference calls back, and is lost there."""
+    """A wait that is interrupted at once, without a signal, which came late once and nobody knows where to."""
 
     def result(self, timeout: float | None = None) -> Any:
         del timeout
@@ -116,3 +118,23 @@ def test_work_in_a_thread_gives_what_it_gives_and_leaves_no_thread(monkeypatch: 
     go_on.set()
     left.join(20)
     assert not left.is_alive()
+
+
+def blas() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_blas_works_in_the_thread_that_calls_it_and_gets_its_pool_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, solve = [], leading.eigh
+    monkeypatch.setattr(leading, "eigh", lambda *given, **more: seen.append(blas()) or solve(*given, **more))
+    rows = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with threadpool_limits(2, user_api="blas"):
+        with one_blas():
+            assert blas() == {1}
+        assert blas() == {2}
+        for form in ("dense", "gram"):
+            blocks = [outer_products(6, form, most=40) for _ in range(2)]
+            for block, part in zip(blocks, rows.split(20), strict=True):
+                block.update(part)
+            leading.leading(blocks, 2)
+        assert seen and all(one == {1} for one in seen) and blas() == {2}
