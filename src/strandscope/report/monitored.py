@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..monitor.shown import Shown
 
 
+PLACED = "by its place"
+
+
 @record
 class EvaluationLine:
     """One way to tell the concept, and how well it does on rows that it has not seen."""
@@ -54,7 +57,7 @@ class WatchedRow:
     concept: str
     tokens: tuple[str, ...]
     values: tuple[float, ...]
-    why: str = "by its place"
+    why: str = PLACED
 
 
 @record
@@ -87,7 +90,7 @@ class Look:
     """What a row is, why it is looked at, and by which concept; None: by every one."""
 
     label: str
-    why: str = "by its place"
+    why: str = PLACED
     concept: str | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..finding import Report, Unmeasured
-from ..monitored import MonitorEntry
+from ..monitored import PLACED, MonitorEntry
 from .marks import mark
 from .spec import Axis, Block, Figure, NotMeasured, Prose, Section, Table, Tokens
 from .words import three
@@ -61,10 +61,9 @@ def _rows(made: MonitorEntry) -> list[Block]:
     """A few rows token by token."""
     if isinstance(made.examples, Unmeasured):
         return [NotMeasured(what="Rows token by token", reason=made.examples.reason)]
-    about = (
-        "Rows as the monitor reads them: some taken by their place in the files, whatever their scores, others the strand's own "
-        "examples, which were chosen by theirs. A row alarms by its"
-    )
+    placed = "taken by their place in the files, whatever their scores"
+    if any(row.why != PLACED for row in made.examples):
+        placed = f"some {placed}, others the strand's own examples, which were chosen by theirs"
     tokens = [
         Tokens(
             id=f"watched-{number}",
@@ -80,4 +79,4 @@ def _rows(made: MonitorEntry) -> list[Block]:
         )
         for number, row in enumerate(made.examples)
     ]
-    return [Prose(text=f"{about} {made.aggregation} over tokens."), *tokens]
+    return [Prose(text=f"Rows as the monitor reads them, {placed}. A row alarms by its {made.aggregation} over tokens."), *tokens]
