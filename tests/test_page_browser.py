@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -108,8 +109,13 @@ def test_an_example_is_chosen_in_every_section_and_one_place_leads_to_the_next(b
             places.append(opened.page.evaluate("[...document.querySelectorAll('button.next')].indexOf(document.activeElement)"))
         assert places == [1, 0, 1]
         opened.page.get_by_role("button", name="other", exact=True).click()
+        opened.page.get_by_role("button", name="prompt 1, in 1 place: let go").wait_for()
+        assert marked.count() == 1 and opened.page.locator("button.next").count() == 0  # there is no other place
         opened.page.get_by_role("button", name="prompt 1, in 1 place: let go").click()
         assert "example=" not in opened.page.url and marked.count() == 0
+    with Opened(browser, f"{file.as_uri()}#example={quote('<img src=x onerror=alert(1)>')}") as opened:
+        opened.page.get_by_role("button", name="<img src=x onerror=alert(1)>, in 0 places: let go").wait_for()
+        assert opened.said == [] and opened.others() == []
 
 
 def test_by_keyboard_alone_from_the_top_to_a_figure(browser: Any, file: Path) -> None:

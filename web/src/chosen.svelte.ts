@@ -7,6 +7,7 @@ class Chosen {
   site = $state("");
   example = $state("");
   at = $state("");
+  places = $state(0); // where the example stands, among what is shown
 
   constructor() {
     this.read();
